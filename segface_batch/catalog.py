@@ -1,0 +1,163 @@
+"""The published SegFace checkpoints and the class tables they predict, as data.
+
+Sources: the model zoo of github.com/Kartik-3004/SegFace (commit 9416628), its evaluation code for the class
+names and their order, arXiv 2412.08647 for the F1 scores.  Standard library only, so that `--help` and a mistyped
+name answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+#: Hugging Face repository that holds `NAME/model_299.pt` for every checkpoint.
+HUB_REPOSITORY = "kartiknarayan/SegFace"
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class FaceClass:
+    """One class of a data set: its name there, what it covers, and its colour (RGB) in pictures."""
+
+    name: str
+    meaning: str
+    color: Color
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A labelled data set: the position of a class in `classes` is its id in every mask.
+
+    `landmarks` says what a picture must bring along, besides its pixels, to be framed as in training:
+    "" nothing, "five" the eyes, nose tip and mouth corners (LaPa's warp), "68" the iBUG points (Helen's crop).
+    """
+
+    name: str
+    classes: tuple[FaceClass, ...]
+    landmarks: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(face_class.name for face_class in self.classes)
+
+
+def _classes(*rows: tuple[str, str, Color]) -> tuple[FaceClass, ...]:
+    return tuple(FaceClass(*row) for row in rows)
+
+
+#: "l_" and "r_" are the data set's own words, and no source says whose left is meant; other tools call the same ids
+#: the other way round.  Where the side matters, ask the position of the pixels, not the name.
+CELEBAMASK_HQ = Dataset(
+    "CelebAMask-HQ",
+    _classes(
+        ("background", "everything else", (0, 0, 0)),
+        ("neck", "neck", (226, 170, 122)),
+        ("skin", "face skin", (255, 214, 170)),
+        ("cloth", "clothing", (88, 104, 178)),
+        ("l_ear", "left ear", (214, 120, 90)),
+        ("r_ear", "right ear", (240, 146, 70)),
+        ("l_brow", "left eyebrow", (120, 72, 32)),
+        ("r_brow", "right eyebrow", (158, 104, 52)),
+        ("l_eye", "left eye", (40, 160, 220)),
+        ("r_eye", "right eye", (20, 110, 190)),
+        ("nose", "nose", (250, 190, 60)),
+        ("mouth", "inside of the mouth, teeth", (255, 255, 255)),
+        ("l_lip", "lower lip", (196, 40, 70)),
+        ("u_lip", "upper lip", (232, 84, 110)),
+        ("hair", "hair", (102, 60, 150)),
+        ("eye_g", "glasses", (0, 200, 160)),
+        ("hat", "hat or other head cover", (40, 140, 60)),
+        ("ear_r", "earring", (255, 0, 220)),
+        ("neck_l", "necklace", (200, 230, 0)),
+    ),
+    landmarks="",
+)
+
+LAPA = Dataset(
+    "LaPa",
+    _classes(
+        ("background", "everything else", (0, 0, 0)),
+        ("face_lr_rr", "face skin with both ears", (255, 214, 170)),
+        ("lb", "left eyebrow", (120, 72, 32)),
+        ("rb", "right eyebrow", (158, 104, 52)),
+        ("le", "left eye", (40, 160, 220)),
+        ("re", "right eye", (20, 110, 190)),
+        ("nose", "nose", (250, 190, 60)),
+        ("ul", "upper lip", (232, 84, 110)),
+        ("im", "inside of the mouth, teeth", (255, 255, 255)),
+        ("ll", "lower lip", (196, 40, 70)),
+        ("hair", "hair", (102, 60, 150)),
+    ),
+    landmarks="five",
+)
+
+HELEN = Dataset(
+    "Helen",
+    _classes(
+        ("bg", "everything else", (0, 0, 0)),
+        ("face", "face skin", (255, 214, 170)),
+        ("lb", "left eyebrow", (120, 72, 32)),
+        ("rb", "right eyebrow", (158, 104, 52)),
+        ("le", "left eye", (40, 160, 220)),
+        ("re", "right eye", (20, 110, 190)),
+        ("nose", "nose", (250, 190, 60)),
+        ("ulip", "upper lip", (232, 84, 110)),
+        ("imouth", "inside of the mouth, teeth", (255, 255, 255)),
+        ("llip", "lower lip", (196, 40, 70)),
+        ("hair", "hair", (102, 60, 150)),
+    ),
+    landmarks="68",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained SegFace.
+
+    `backbone` is the paper's name and a key of `model.backbones.BACKBONES`, `resolution` the side of the square
+    input in pixels, `f1` the published mean F1 in percent (background excluded), None where none is stated.
+    """
+
+    name: str
+    backbone: str
+    resolution: int
+    dataset: Dataset
+    f1: float | None
+
+    @property
+    def hub_file(self) -> str:
+        return f"{self.name}/model_299.pt"
+
+
+CHECKPOINTS: dict[str, Checkpoint] = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint("convnext_celeba_512", "convnext_base", 512, CELEBAMASK_HQ, 89.22),
+        Checkpoint("efficientnet_celeba_512", "efficientnet", 512, CELEBAMASK_HQ, 88.94),
+        Checkpoint("mobilenet_celeba_512", "mobilenet", 512, CELEBAMASK_HQ, 87.91),
+        Checkpoint("resnet_celeba_512", "resnet", 512, CELEBAMASK_HQ, 87.50),
+        Checkpoint("swinb_celeba_224", "swin_base", 224, CELEBAMASK_HQ, 87.47),
+        Checkpoint("swinb_celeba_256", "swin_base", 256, CELEBAMASK_HQ, 87.66),
+        Checkpoint("swinb_celeba_448", "swin_base", 448, CELEBAMASK_HQ, 88.77),
+        Checkpoint("swinb_celeba_512", "swin_base", 512, CELEBAMASK_HQ, 88.96),
+        Checkpoint("swinv2b_celeba_512", "swinv2_base", 512, CELEBAMASK_HQ, 88.73),
+        Checkpoint("swinb_lapa_224", "swin_base", 224, LAPA, 92.50),
+        Checkpoint("swinb_lapa_256", "swin_base", 256, LAPA, 92.61),
+        Checkpoint("swinb_lapa_448", "swin_base", 448, LAPA, 93.03),
+        Checkpoint("swinb_lapa_512", "swin_base", 512, LAPA, 93.03),
+        Checkpoint("swinb_helen_512", "swin_base", 512, HELEN, None),
+    )
+}
+
+#: The published checkpoint with the best F1 on CelebAMask-HQ.
+DEFAULT_CHECKPOINT = "convnext_celeba_512"
+
+
+def find(name: str) -> Checkpoint:
+    """The checkpoint of that name; ValueError with the nearest names for any other."""
+    if name in CHECKPOINTS:
+        return CHECKPOINTS[name]
+    near = difflib.get_close_matches(name, CHECKPOINTS, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of: {', '.join(CHECKPOINTS)}"
+    raise ValueError(f"unknown checkpoint '{name}'; {hint} ('segface-batch checkpoints' lists them)")

@@ -1,0 +1,236 @@
+"""The command line: `segface-batch VERB`.
+
+Loads the standard library only until a command runs, so that help and mistakes are answered at once.  Data goes to
+stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run failed, 2 the command or a setting is wrong,
+130 or 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from segface_batch import catalog, job as jobs
+from segface_batch.job import Job
+
+FIRST_JOB = """\
+first job:
+  segface-batch annotate faces/ out/
+  segface-batch query out/ "select * from stats limit 5"
+"""
+
+ANNOTATE_EXAMPLES = """\
+examples:
+  segface-batch annotate faces/ out/
+  segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # 5 times faster on a CPU
+  segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
+  segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
+  RAY_ADDRESS=10.0.0.1:6379 segface-batch annotate /mnt/faces /mnt/out --num-gpus 1 --actors 8:8
+
+The same command again finishes what is missing and changes nothing when all is done.
+"""
+
+QUERY_EXAMPLES = """\
+examples:
+  segface-batch query out/ "select image_id, frac_hair from stats where status = 'ok' order by frac_hair desc limit 5"
+  segface-batch query out/ "select error, count(*) as pictures from stats group by all"
+  segface-batch query out/ "select image_id, px_eye_g from stats where px_eye_g > 400" --format csv > glasses.csv
+  segface-batch query out/ "select * from masks semi join stats using (unit, seq)" --format parquet --to m.parquet
+"""
+
+CHECKPOINTS_EXAMPLES = """\
+examples:
+  segface-batch checkpoints
+  segface-batch checkpoints fetch swinb_celeba_512
+  segface-batch checkpoints convert model_299.pt swinb.safetensors --checkpoint swinb_celeba_512
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake in one line, with the nearest option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """End because of arguments that nobody takes."""
+        known = [option for action in self._actions for option in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        self.error(f"unknown argument '{unknown[0]}'" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    chosen, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        chosen.parser.refuse(unknown)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return chosen.command(chosen)
+    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+        code, reason = 2, error
+    except (OSError, RuntimeError) as error:
+        code, reason = 1, error
+    except KeyboardInterrupt:
+        print("\nsegface-batch: interrupted; the same command again goes on where it stopped", file=sys.stderr)
+        return 130
+    if chosen.debug:
+        raise reason
+    print(f"segface-batch: {reason}", file=sys.stderr)
+    return code
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="segface-batch",
+        description="Annotate face images at scale: SegFace masks and class statistics in Parquet, on Ray Data.",
+        epilog=FIRST_JOB,
+    )
+    parser.set_defaults(command=lambda _: parser.print_help() or 2, parser=parser, debug=False)
+    verbs = parser.add_subparsers(title="commands", metavar="VERB")
+
+    def verb(name: str, summary: str, examples: str, command: Any) -> Parser:
+        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=examples)
+        sub.add_argument("--debug", action="store_true", help="on an error show the whole traceback")
+        sub.set_defaults(command=command, parser=sub)
+        return sub
+
+    _annotate_options(verb("annotate", "parse every picture of a folder or manifest", ANNOTATE_EXAMPLES, _annotate))
+    _query_options(verb("query", "ask the output with SQL (views: stats, masks)", QUERY_EXAMPLES, _query))
+    show = verb("show", "draw picture, mask and legend to a PNG", "example:\n  segface-batch show out/ a.jpg\n", _show)
+    show.add_argument("out", help="folder of the output")
+    show.add_argument("image_id", help="name of the picture, as in stats.image_id")
+    show.add_argument("--to", metavar="FILE", help="the PNG to write (default: IMAGE_ID-overlay.png, here)")
+    _checkpoint_verbs(
+        verb("checkpoints", "list, fetch or convert the published weights", CHECKPOINTS_EXAMPLES, _list_checkpoints)
+    )
+    return parser
+
+
+def _annotate_options(sub: Parser) -> None:
+    sub.add_argument("input", help="folder of pictures, or a manifest: .txt, .csv or .parquet with a column uri")
+    sub.add_argument("output", help="folder for the output; made if absent")
+    model = sub.add_argument_group("model")
+    model.add_argument("--checkpoint", metavar="NAME", default=catalog.DEFAULT_CHECKPOINT,
+                       help="published checkpoint, see 'segface-batch checkpoints' (default: %(default)s)")  # fmt: skip
+    model.add_argument("--weights", metavar="FILE",
+                       help="its weights, a path or URL (default: fetched from the Hugging Face hub)")  # fmt: skip
+    model.add_argument("--weights-sha256", metavar="HEX", help="refuse other weights (default: not checked)")
+    model.add_argument("--revision", help="commit or tag of the hub's repository (default: its newest)")
+    model.add_argument("--device", choices=jobs.DEVICES, default="auto",
+                       help="where the network runs (default: %(default)s: GPUs where Ray has some)")  # fmt: skip
+    model.add_argument("--precision", choices=jobs.PRECISIONS, default="fp32",
+                       help="bf16 is faster and not exact (default: %(default)s)")  # fmt: skip
+    work = sub.add_argument_group("work")
+    work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
+    work.add_argument("--threads", metavar="N", type=int, help="CPU threads of an actor (default: 1, with a GPU 4)")
+    work.add_argument("--num-gpus", metavar="N", type=float, help="GPUs of an actor (default: 1 where Ray has GPUs)")
+    work.add_argument("--batch-size", metavar="N", type=int,
+                      help="pictures in the network at once (default: 1, with a GPU 16)")  # fmt: skip
+    work.add_argument("--max-pixels", metavar="N", type=int, default=jobs.DEFAULT_MAX_PIXELS,
+                      help="larger pictures become errors 'too_large' (default: %(default)s)")  # fmt: skip
+    work.add_argument("--part-rows", metavar="N", type=int, default=jobs.DEFAULT_PART_ROWS,
+                      help="pictures in one Parquet file (default: %(default)s)")  # fmt: skip
+
+
+def _query_options(sub: Parser) -> None:
+    sub.add_argument("out", help="folder of the output")
+    sub.add_argument("sql", help="one SELECT over stats and masks, in DuckDB's SQL")
+    sub.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table",
+                     help="form of the answer (default: %(default)s)")  # fmt: skip
+    sub.add_argument("--to", metavar="FILE", help="write it there (default: stdout; parquet needs a file)")
+
+
+def _checkpoint_verbs(sub: Parser) -> None:
+    verbs = sub.add_subparsers(metavar="VERB")
+    fetch = verbs.add_parser("fetch", help="fetch published weights into the Hugging Face cache")
+    fetch.add_argument("name", help="checkpoint")
+    fetch.add_argument("--revision", help="commit or tag of the hub's repository (default: its newest)")
+    fetch.set_defaults(command=_fetch_checkpoint, parser=fetch)
+    convert = verbs.add_parser("convert", help="rewrite a published file as safetensors, a third of the size")
+    convert.add_argument("source", help="model_299.pt")
+    convert.add_argument("target", help="the .safetensors file to write")
+    convert.add_argument("--checkpoint", metavar="NAME", required=True, help="which checkpoint it is")
+    convert.set_defaults(command=_convert_checkpoint, parser=convert)
+
+
+def _span(text: str) -> tuple[int, int]:
+    least, colon, most = text.partition(":")
+    try:
+        return int(least), int(most if colon else least)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no MIN:MAX, like 2:8") from None
+
+
+def _annotate(chosen: argparse.Namespace) -> int:
+    job = Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__})
+    from segface_batch import progress
+    from segface_batch.pipeline import annotate
+
+    line = progress.Line(sys.stderr)
+    try:
+        summary = annotate(job, line)
+    finally:
+        line.end()
+    print(progress.report(summary), file=sys.stderr)
+    return 0
+
+
+def _query(chosen: argparse.Namespace) -> int:
+    raise RuntimeError("not yet")
+
+
+def _show(chosen: argparse.Namespace) -> int:
+    from segface_batch.curate.show import show
+
+    target = Path(chosen.to or f"{Path(chosen.image_id).stem}-overlay.png")
+    print(show(chosen.out, chosen.image_id, target))
+    return 0
+
+
+def _list_checkpoints(chosen: argparse.Namespace) -> int:
+    rows = [("name", "backbone", "pixels", "data set", "classes", "mean F1", "landmarks")]
+    for entry in catalog.CHECKPOINTS.values():
+        f1 = "-" if entry.f1 is None else f"{entry.f1:.2f}"
+        classes = str(len(entry.dataset.classes))
+        needs = entry.dataset.landmarks or "-"
+        rows.append((entry.name, entry.backbone, str(entry.resolution), entry.dataset.name, classes, f1, needs))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _fetch_checkpoint(chosen: argparse.Namespace) -> int:
+    checkpoint = catalog.find(chosen.name)
+    from segface_batch.model import weights
+
+    path = weights.locate(checkpoint, None, chosen.revision)
+    print(f"{weights.sha256(path)}  {path}")
+    return 0
+
+
+def _convert_checkpoint(chosen: argparse.Namespace) -> int:
+    checkpoint = catalog.find(chosen.checkpoint)
+    from segface_batch.model import weights
+
+    source, target = Path(chosen.source), Path(chosen.target)
+    weights.convert(checkpoint, source, target)
+    print(f"{target}: {target.stat().st_size / 2**20:.0f} MB, {source} has {source.stat().st_size / 2**20:.0f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

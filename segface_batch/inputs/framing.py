@@ -1,0 +1,98 @@
+"""How a picture becomes what a checkpoint was trained on: its frame, and the landmarks that go with it.
+
+CelebAMask-HQ and LaPa take the whole picture, Helen a square around the face; each is stretched to the checkpoint's
+square by Pillow's bicubic filter, as the official loaders do (github.com/Kartik-3004/SegFace, commit 9416628).
+Pictures come upright and as RGB.  numpy and Pillow only: normalising is the device's work.
+
+R: side of the square in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from segface_batch.catalog import Checkpoint
+
+#: (left, top, right, bottom) in pixels of the upright picture.
+Box = tuple[int, int, int, int]
+
+#: How many points LaPa annotates, and Helen (the iBUG scheme).
+_LAPA_POINTS = 106
+_HELEN_POINTS = 68
+
+#: Side of Helen's square, as a multiple of the longer side of the box of all points.
+_HELEN_MARGIN = np.float32(1.2)
+
+#: Landmarks nearer together than a pixel of the frame belong to no face that could be parsed.
+_SMALLEST_FACE = 1.0
+
+
+class FramingError(ValueError):
+    """A picture that cannot be framed.  The message is the reason, one of two words: no_landmarks, bad_landmarks."""
+
+
+@dataclass(frozen=True)
+class Framed:
+    """`pixels` (R, R, 3) uint8 RGB of the `box`; `landmarks` (5, 2) float32 (x, y) in pixels of the frame for LaPa: the
+    eyes, nose tip and mouth corners, left before right as seen; None for the others, whose networks take none."""
+
+    pixels: np.ndarray
+    landmarks: np.ndarray | None
+    box: Box
+
+
+def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None = None) -> Framed:
+    """The picture as the checkpoint wants it.
+
+    `points` (N, 2) are (x, y) in pixels of the picture: LaPa's 106 or the five for LaPa, the 68 of iBUG for Helen.
+    (Helen's own `landmarks.txt` holds doubled coordinates: halve them.)  FramingError where they are missing or unfit.
+    """
+    box, landmarks = (0, 0, image.width, image.height), None
+    if checkpoint.dataset.landmarks == "five":
+        landmarks = five_landmarks(_checked(points, 5, _LAPA_POINTS))
+        landmarks = landmarks * (checkpoint.resolution / np.array(image.size))
+        landmarks = landmarks.astype(np.float32)
+        if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < _SMALLEST_FACE:
+            raise FramingError("bad_landmarks")
+    elif checkpoint.dataset.landmarks == "68":
+        box = helen_box(_checked(points, _HELEN_POINTS), image.width, image.height)
+        image = image.crop(box)
+    square = (checkpoint.resolution, checkpoint.resolution)
+    return Framed(np.asarray(image.resize(square, Image.Resampling.BICUBIC)), landmarks, box)
+
+
+def five_landmarks(points: np.ndarray) -> np.ndarray:
+    """LaPa's 106 points, or the five themselves -> (5, 2): left eye, right eye, nose tip, mouth corners."""
+    if len(points) == 5:
+        return points
+    left_eye, right_eye = (points[74] + points[104]) / 2, (points[83] + points[105]) / 2
+    return np.stack([left_eye, right_eye, points[54], points[84], points[90]])
+
+
+def helen_box(points: np.ndarray, width: int, height: int) -> Box:
+    """The square around all points with a margin, cut at the borders of the picture (so it may not be square).
+
+    float32 and rounded towards zero at the same places as the official loader.
+    """
+    low = points.min(axis=0)
+    extent = points.max(axis=0) - low + np.float32(1)
+    side = int(extent.max() * _HELEN_MARGIN)
+    left, top = (int(middle) - side // 2 for middle in low + extent / 2)
+    box = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise FramingError("bad_landmarks")
+    return box
+
+
+def _checked(points: np.ndarray | None, *counts: int) -> np.ndarray:
+    """The points as float32 (N, 2), with N one of the counts and every coordinate finite."""
+    if points is None or np.size(points) == 0:
+        raise FramingError("no_landmarks")
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
+        points = np.asarray(points).astype(np.float32)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) not in counts or not np.isfinite(points).all():
+        raise FramingError("bad_landmarks")
+    return points

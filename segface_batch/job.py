@@ -1,0 +1,98 @@
+"""The settings of one run, which check themselves before anything heavy loads (standard library only)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from segface_batch import catalog
+
+PRECISIONS = ("fp32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
+
+#: Manifests are told from folders by these endings.
+MANIFEST_SUFFIXES = (".txt", ".csv", ".parquet")
+
+#: 16,384 masks of 512 x 512 make a part of about 100 MB (5.7 kB each, measured on synthetic masks).
+DEFAULT_PART_ROWS = 16_384
+
+#: Above the 61 megapixels of today's full-frame cameras; 240 MB of RGB, which a decode thread may hold.
+DEFAULT_MAX_PIXELS = 80_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to annotate, with what, and how; the field names are the option names of `annotate`.
+
+    `input` is a folder of pictures (searched recursively) or a manifest: a .txt, .csv or .parquet file that lists
+    them.  Everything that is None is chosen when the run starts, from the machine or cluster it runs on.
+    ValueError, FileNotFoundError or NotADirectoryError, in one line with the cure, for settings that cannot work.
+    """
+
+    input: str
+    output: str
+    checkpoint: str = catalog.DEFAULT_CHECKPOINT
+    weights: str | None = None  # a local path or any fsspec URL; None fetches the published file
+    weights_sha256: str | None = None
+    revision: str | None = None  # of the Hugging Face repository
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+    actors: tuple[int, int] | None = None  # least and most parser actors
+    threads: int | None = None  # CPU threads of an actor
+    num_gpus: float | None = None  # GPUs of an actor
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    part_rows: int = DEFAULT_PART_ROWS
+
+    def __post_init__(self) -> None:
+        checkpoint = catalog.find(self.checkpoint)
+        _one_of("device", self.device, DEVICES)
+        _one_of("precision", self.precision, PRECISIONS)
+        for option in ("batch_size", "threads", "max_pixels", "part_rows"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ValueError(f"--{option.replace('_', '-')} {value}: give a whole number from 1 up")
+        if self.actors is not None and not 1 <= self.actors[0] <= self.actors[1]:
+            raise ValueError(f"--actors {self.actors[0]}:{self.actors[1]}: give MIN:MAX with 1 <= MIN <= MAX")
+        if self.num_gpus is not None and self.num_gpus < 0:
+            raise ValueError(f"--num-gpus {self.num_gpus}: give the GPUs of one actor, 0 or more")
+        if self.device == "cuda" and self.num_gpus == 0:
+            raise ValueError("--device cuda with --num-gpus 0: Ray hides every GPU then; leave --num-gpus out")
+        if self.device == "cpu" and self.num_gpus:
+            raise ValueError(f"--device cpu with --num-gpus {self.num_gpus}: leave one of them out")
+        if self.weights_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
+            raise ValueError(f"--weights-sha256 {self.weights_sha256}: give 64 lower-case hexadecimal digits")
+        if self.weights is not None and self.revision is not None:
+            raise ValueError("--revision is for the published file: leave out --revision or --weights")
+        if self.weights is not None and "://" not in self.weights and not Path(self.weights).is_file():
+            raise FileNotFoundError(f"no weights file '{self.weights}'; give a .pt or .safetensors file or its URL")
+        self._check_places(checkpoint)
+
+    def _check_places(self, checkpoint: catalog.Checkpoint) -> None:
+        for place in (self.input, self.output):
+            if "://" in place:
+                raise ValueError(f"'{place}' is a URL; give a local or mounted folder (a manifest may list URLs)")
+        source, out = Path(self.input), Path(self.output)
+        if not source.exists():
+            raise FileNotFoundError(f"no folder or manifest '{self.input}'; check the path")
+        if source.is_file() and source.suffix.lower() not in MANIFEST_SUFFIXES:
+            known = ", ".join(MANIFEST_SUFFIXES)
+            raise ValueError(f"'{self.input}' is neither a folder nor a manifest ({known}); give the folder it is in")
+        if source.is_dir() and checkpoint.dataset.landmarks:
+            points = {"five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
+            raise ValueError(
+                f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "
+                "manifest with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
+            )
+        if out.exists() and not out.is_dir():
+            raise NotADirectoryError(f"'{self.output}' is a file; name a folder for the output")
+        if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
+            raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
+        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise ValueError(f"output '{self.output}' lies inside the input folder; choose a folder outside it")
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"--{option} {value}: choose one of {', '.join(allowed)}")

@@ -1,0 +1,1 @@
+"""What a run leaves behind: statistics, masks, and the protocol that writes them exactly once."""

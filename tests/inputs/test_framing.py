@@ -1,0 +1,135 @@
+"""Frames and landmarks against the official loaders' rules, and the two reasons why a picture has none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segface_batch.catalog import find
+from segface_batch.inputs.framing import Framed, FramingError, frame, helen_box
+from tests.parity_table import annotations, framed, golden, picture
+
+CELEBA, LAPA, HELEN = find("swinb_celeba_224"), find("swinb_lapa_224"), find("swinb_helen_512")
+
+#: Five points of a 60 x 50 picture, and 68 points around its middle.
+FIVE = np.array([[20, 20], [40, 20], [30, 30], [23, 40], [37, 40]], dtype=np.float64)
+SIXTY_EIGHT = np.stack([np.linspace(20, 39, 68), np.linspace(10, 29, 68)], axis=1)
+
+
+def ramp(width: int = 60, height: int = 50) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([4 * x, 5 * y, x + y], axis=-1).astype(np.uint8))
+
+
+def reason(checkpoint, points) -> str:
+    with pytest.raises(FramingError) as caught:
+        frame(ramp(), checkpoint, points)
+    return str(caught.value)
+
+
+def same(one: Framed, other: Framed) -> bool:
+    return (
+        one.box == other.box
+        and np.array_equal(one.pixels, other.pixels)
+        and np.array_equal(np.asarray(one.landmarks), np.asarray(other.landmarks))
+    )
+
+
+def test_celebamask_takes_the_whole_picture_and_no_landmarks():
+    result = frame(ramp(), CELEBA)
+    assert (result.box, result.landmarks, result.pixels.shape) == ((0, 0, 60, 50), None, (224, 224, 3))
+    assert result.pixels.dtype == np.uint8
+    expected = np.asarray(ramp().resize((224, 224), Image.Resampling.BICUBIC))
+    assert np.array_equal(result.pixels, expected)
+    assert same(frame(ramp(), CELEBA, FIVE), result)
+
+
+def test_lapa_takes_the_whole_picture_and_brings_the_points_into_the_frame():
+    result = frame(ramp(), LAPA, FIVE)
+    assert result.box == (0, 0, 60, 50)
+    assert result.landmarks is not None
+    assert result.landmarks.dtype == np.float32
+    assert np.allclose(result.landmarks, FIVE * [224 / 60, 224 / 50], rtol=1e-6)
+
+
+def test_lapas_106_points_become_the_five_of_the_official_loader():
+    stored = golden("swinb_lapa_448")
+    for name, expected in zip(stored.meta["pictures"], stored.arrays["landmarks"], strict=True):
+        landmarks = framed(find("swinb_lapa_448"), name).landmarks
+        assert landmarks is not None
+        assert np.abs(landmarks - expected).max() < 1e-4
+
+
+def official_helen_crop(doubled: np.ndarray, width: int, height: int) -> tuple[int, ...]:
+    """The crop as the official loader computes it from the doubled coordinates of landmarks.txt."""
+    points = np.asarray(doubled, dtype=np.float32).astype(np.float64) * 0.5
+    low = points.min(axis=0).astype(np.float32)
+    extent = points.max(axis=0).astype(np.float32) - low + 1
+    centre = (low + extent / 2).astype(np.int32)
+    side = int(extent.max() * np.float32(1.2))
+    left, top = centre - side // 2
+    return max(0, int(left)), max(0, int(top)), min(width, int(left) + side), min(height, int(top) + side)
+
+
+@pytest.mark.parametrize("name", ["a_w600_h500", "b_w300_h400", "c_w1024_h1024"])
+def test_helen_crops_a_square_around_the_68_points(name: str):
+    note = annotations()[name]
+    box = official_helen_crop(np.array(note["helen_landmarks_68_doubled"]), note["width"], note["height"])
+    result = framed(HELEN, name)
+    assert (result.box, result.landmarks) == (box, None)
+    expected = picture(name).crop(box).resize((512, 512), Image.Resampling.BICUBIC)
+    assert np.array_equal(result.pixels, np.asarray(expected))
+
+
+def test_helens_square_is_rounded_as_officially_for_points_anywhere():
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        points = random.uniform(0, 1) * random.uniform(-50, 700, (68, 2)) + random.uniform(0, 200)
+        try:
+            box = helen_box(points.astype(np.float32), 640, 480)
+        except FramingError:
+            left, top, right, bottom = official_helen_crop(2 * points, 640, 480)
+            assert left >= right or top >= bottom
+        else:
+            assert box == official_helen_crop(2 * points, 640, 480)
+
+
+def test_helens_square_is_cut_at_the_border_of_the_picture():
+    assert frame(ramp(), HELEN, SIXTY_EIGHT).box == (18, 8, 42, 32)
+    assert frame(ramp(), HELEN, SIXTY_EIGHT + [15, 0]).box == (33, 8, 57, 32)
+    assert frame(ramp(), HELEN, SIXTY_EIGHT + [25, 25]).box == (43, 33, 60, 50)
+
+
+@pytest.mark.parametrize("checkpoint", [LAPA, HELEN], ids=["lapa", "helen"])
+def test_missing_points_are_no_landmarks(checkpoint):
+    assert reason(checkpoint, None) == "no_landmarks"
+    assert reason(checkpoint, np.empty((0, 2))) == "no_landmarks"
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        FIVE[:4],
+        SIXTY_EIGHT,
+        FIVE[:, :1],
+        FIVE.ravel(),
+        FIVE * np.nan,
+        FIVE * np.inf,
+        FIVE * 1e300,
+        FIVE * 0,
+        FIVE * 1e-9,
+    ],
+    ids=["four", "68", "one column", "flat", "nan", "infinite", "huge", "all zero", "within a pixel"],
+)
+def test_unfit_points_for_lapa_are_bad_landmarks(points: np.ndarray):
+    assert reason(LAPA, points) == "bad_landmarks"
+
+
+@pytest.mark.parametrize(
+    "points",
+    [FIVE, SIXTY_EIGHT[:67], SIXTY_EIGHT * np.nan, SIXTY_EIGHT * 1e300, SIXTY_EIGHT + 1000, SIXTY_EIGHT - 1000],
+    ids=["five", "67", "nan", "huge", "right of the picture", "left of the picture"],
+)
+def test_unfit_points_for_helen_are_bad_landmarks(points: np.ndarray):
+    assert reason(HELEN, points) == "bad_landmarks"

@@ -1,0 +1,154 @@
+"""What the official code computed for the filled weights, against ours, stage by stage.
+
+    python -m tests.parity_table [CHECKPOINT ...]
+
+prints one Markdown row per checkpoint (all 14 without names; a few minutes, 400 MB of disk).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from segface_batch.catalog import CHECKPOINTS, Checkpoint
+from segface_batch.inputs.framing import Framed, frame
+from segface_batch.model import warp, weights
+from segface_batch.model.segface import SegFace, normalised, unfolded
+from tests import filled
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The official outputs for two pictures: `arrays` as in golden/NAME.npz, `meta` about them."""
+
+    arrays: dict[str, np.ndarray]
+    meta: dict
+
+    def difference(self, stage: str, ours: Tensor) -> float:
+        """The largest difference of a stage (B, C, H, W), on the channels, rows and columns that are stored."""
+        assert tuple(self.arrays[f"{stage}_shape"]) == tuple(ours.shape), stage
+        channels, rows, columns = (self.arrays[f"{stage}_{axis}"] for axis in ("channels", "rows", "cols"))
+        return largest(ours.numpy()[:, channels[:, None, None], rows[:, None], columns], self.arrays[f"{stage}_sample"])
+
+    @property
+    def safe(self) -> np.ndarray:
+        """(B, R, R) bool: pixels whose best class leads by more than 0.02."""
+        return np.unpackbits(self.arrays["safe_packed"], axis=-1, count=self.arrays["mask"].shape[-1]).astype(bool)
+
+
+def largest(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours.astype(np.float64) - theirs).max())
+
+
+def golden(name: str) -> Golden:
+    with np.load(filled.REFERENCE / "golden" / f"{name}.npz") as stored:
+        arrays = dict(stored)
+    return Golden(arrays, json.loads(str(arrays.pop("meta"))))
+
+
+def annotations() -> dict[str, dict]:
+    """Per picture: width, height, lapa_landmarks_106, helen_landmarks_68_doubled."""
+    return json.loads((filled.REFERENCE / "images" / "annotations.json").read_text())["pictures"]
+
+
+def picture(name: str) -> Image.Image:
+    return Image.open(filled.REFERENCE / "images" / f"{name}.png").convert("RGB")
+
+
+def framed(checkpoint: Checkpoint, name: str) -> Framed:
+    """A picture framed for a checkpoint, with the points of its annotations."""
+    note = annotations()[name]
+    points = {
+        "": None,
+        "five": np.array(note["lapa_landmarks_106"]),
+        "68": np.array(note["helen_landmarks_68_doubled"]) / 2,
+    }
+    return frame(picture(name), checkpoint, points[checkpoint.dataset.landmarks])
+
+
+def inputs(checkpoint: Checkpoint, names: list[str]) -> tuple[Tensor, Tensor | None]:
+    """The normalised pixels of some pictures, and their landmarks where the network takes them."""
+    frames = [framed(checkpoint, name) for name in names]
+    landmarks = [one.landmarks for one in frames if one.landmarks is not None]
+    pixels = normalised(torch.from_numpy(np.stack([one.pixels for one in frames])))
+    return pixels, torch.from_numpy(np.stack(landmarks)) if landmarks else None
+
+
+@torch.inference_mode()
+def stages(network: SegFace, pixels: Tensor, landmarks: Tensor | None) -> dict[str, Tensor]:
+    """Everything on the way to the logits, by the names in the golden files."""
+    found: dict[str, Tensor] = {"input": pixels}
+    back = None
+    if network.aligned:
+        assert landmarks is not None
+        there, back = warp.grids(landmarks, pixels.shape[-1])
+        pixels = warp.sampled(pixels, there)
+        found |= {"warp_grid": there.permute(0, 3, 1, 2), "inverse_grid": back.permute(0, 3, 1, 2)}
+        found["warped_input"] = pixels
+    maps = network.backbone(pixels)
+    found |= {f"feature{n}": features for n, features in enumerate(maps)}
+    fused = network.fuse(maps)
+    code = network.pe_layer(*fused.shape[1:3])
+    found |= {"fused": fused.permute(0, 3, 1, 2), "position_code": code.permute(2, 0, 1)[None]}
+    decoder = network.face_decoder
+    tokens, features = decoder.transformer(decoder.class_tokens(), fused.flatten(1, 2), code.flatten(0, 1))
+    upscaled = decoder.output_upscaling(features).unflatten(1, fused.shape[1:3])
+    found |= {"tokens": tokens, "hyper": decoder.output_hypernetwork_mlps(tokens), "upscaled": unfolded(upscaled)}
+    logits = unfolded(decoder(fused, code))
+    if back is not None:
+        found["decoder_logits"] = logits
+        logits = warp.sampled(logits, back)
+    return found | {"logits": logits}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """`differences`: the largest per stage; pixels of the mask that differ, of all and of the safe ones."""
+
+    differences: dict[str, float]
+    pixels: int
+    different: int
+    safe_different: int
+
+
+def parity(network: SegFace, name: str) -> Parity:
+    """How far the network is from what the official code computed for that checkpoint."""
+    theirs = golden(name)
+    pixels, landmarks = inputs(CHECKPOINTS[name], theirs.meta["pictures"])
+    ours = stages(network, pixels, landmarks)
+    tokens = ours.pop("tokens")[..., ::8].numpy()
+    differences = {
+        "tokens": largest(tokens, theirs.arrays["tokens"]),
+        "hyper": largest(ours.pop("hyper").numpy(), theirs.arrays["hyper"]),
+        **{stage: theirs.difference(stage, value) for stage, value in ours.items()},
+    }
+    with torch.inference_mode():
+        wrong = network.classes(pixels, landmarks).numpy() != theirs.arrays["mask"]
+    return Parity(differences, wrong.size, int(wrong.sum()), int(wrong[theirs.safe].sum()))
+
+
+def main(names: list[str]) -> None:
+    print("| checkpoint | largest logit difference | mask pixels differing | of | safe pixels differing | seconds |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names or CHECKPOINTS:
+            began = time.monotonic()
+            path = filled.published_file(name, Path(folder))
+            result = parity(weights.load(CHECKPOINTS[name], path), name)
+            path.unlink()
+            figures = f"{result.differences['logits']:.1e} | {result.different} | {result.pixels}"
+            seconds = f"{time.monotonic() - began:.1f}"
+            print(f"| {name} | {figures} | {result.safe_different} | {seconds} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segface_batch import catalog
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+#: What must not be loaded before a command runs.
+HEAVY = ("torch", "timm", "ray", "pyarrow", "numpy", "PIL", "duckdb", "fsspec", "huggingface_hub")
+
+
+def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
+    program = (
+        "import sys; from segface_batch import cli\n"
+        "for words in (['annotate', '--help'], ['annotate', '.', 'out', '--checkpoint', 'swin']):\n"
+        "    try: print(cli.main(words), file=sys.stderr)\n"
+        "    except SystemExit as end: print(end.code, file=sys.stderr)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr.splitlines()[0] == "0"
+    assert done.stderr.splitlines()[-1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["anotate"], "argument VERB: invalid choice: 'anotate'"),
+        (["annotate", "a"], "the following arguments are required: output"),
+        (["annotate", "a", "b", "--chekpoint", "c"], "unknown argument '--chekpoint'; did you mean --checkpoint?"),
+        (["annotate", "a", "b", "--actors", "two"], "argument --actors: 'two' is no MIN:MAX, like 2:8"),
+        (["annotate", "nowhere", "out"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
+        (["query", "nowhere", "select 1"], "nowhere"),
+        (["show", "nowhere", "a.jpg"], "nowhere"),
+        (["checkpoints", "fetch", "swinb"], "unknown checkpoint 'swinb'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(command: Command, words: list[str], answer: str) -> None:
+    done = command(*words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert answer in done.stderr
+
+
+def test_without_network_the_cure_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    done = command("annotate", "faces", "out", HF_HOME=str(tmp_path / "empty"))
+    assert done.returncode == 2
+    assert "--weights FILE" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_checkpoints_are_a_table(command: Command) -> None:
+    done = command("checkpoints")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["name", "backbone", "pixels", "data", "set", "classes", "mean", "F1", "landmarks"]
+    assert [line.split()[0] for line in lines[1:]] == list(catalog.CHECKPOINTS)
+    assert lines[1].split()[1:] == ["convnext_base", "512", "CelebAMask-HQ", "19", "89.22", "-"]
+
+
+def test_a_published_file_becomes_safetensors(command: Command, weights: Path, tmp_path: Path) -> None:
+    done = command("checkpoints", "convert", weights, "small.safetensors", "--checkpoint", "mobilenet_celeba_512")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("small.safetensors: 27 MB")
+    wrong = command("checkpoints", "convert", weights, "x.safetensors", "--checkpoint", "swinb_celeba_224")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert not (tmp_path / "x.safetensors").exists()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segface_batch.job import Job
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "a.jpg").touch()
+    (tmp_path / "faces" / "notes.md").touch()
+    (tmp_path / "list.csv").touch()
+    return tmp_path / "faces"
+
+
+MISTAKES = {
+    "checkpoint": (
+        {"checkpoint": "swin_celeba_512"},
+        "unknown checkpoint 'swin_celeba_512'; did you mean swinb_celeba_512 or swinb_celeba_448? "
+        "('segface-batch checkpoints' lists them)",
+    ),
+    "device": ({"device": "gpu"}, "--device gpu: choose one of auto, cpu, cuda"),
+    "precision": ({"precision": "fp16"}, "--precision fp16: choose one of fp32, bf16"),
+    "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
+    "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
+    "no GPU": (
+        {"device": "cuda", "num_gpus": 0.0},
+        "--device cuda with --num-gpus 0: Ray hides every GPU then; leave --num-gpus out",
+    ),
+    "GPU of a CPU": ({"device": "cpu", "num_gpus": 1.0}, "--device cpu with --num-gpus 1.0: leave one of them out"),
+    "negative GPU": ({"num_gpus": -1.0}, "--num-gpus -1.0: give the GPUs of one actor, 0 or more"),
+    "hash": ({"weights_sha256": "abc"}, "--weights-sha256 abc: give 64 lower-case hexadecimal digits"),
+    "revision": (
+        {"weights": "s3://b/w.pt", "revision": "main"},
+        "--revision is for the published file: leave out --revision or --weights",
+    ),
+    "weights": (
+        {"weights": "absent.pt"},
+        "no weights file 'absent.pt'; give a .pt or .safetensors file or its URL",
+    ),
+    "URL": (
+        {"input": "s3://bucket/faces"},
+        "'s3://bucket/faces' is a URL; give a local or mounted folder (a manifest may list URLs)",
+    ),
+    "no input": ({"input": "nowhere"}, "no folder or manifest 'nowhere'; check the path"),
+    "no manifest": (
+        {"input": "faces/notes.md"},
+        "'faces/notes.md' is neither a folder nor a manifest (.txt, .csv, .parquet); give the folder it is in",
+    ),
+    "landmarks": (
+        {"checkpoint": "swinb_lapa_224"},
+        "swinb_lapa_224 frames each face by five (or LaPa's 106) landmarks, which a folder does not have; give a "
+        "manifest with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint",
+    ),
+    "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
+    "output is in use": ({"output": "faces"}, "'faces' holds other files; name a new or empty folder for the output"),
+    "output is inside": (
+        {"output": "faces/out"},
+        "output 'faces/out' lies inside the input folder; choose a folder outside it",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_setting_is_answered_with_its_cure(faces: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(faces.parent)
+    settings, message = MISTAKES[mistake]
+    with pytest.raises((ValueError, OSError)) as caught:
+        Job(**{"input": "faces", "output": "out"} | settings)
+    assert str(caught.value) == message
+
+
+def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
+    Job(str(faces), str(tmp_path / "out"))
+    Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", actors=(1, 4), threads=2)

@@ -1,0 +1,153 @@
+"""The main job, end to end: real Ray, real files, a network with filled weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from segface_batch import FaceParser, Job, annotate, catalog
+from segface_batch.output import masks, records
+from tests import corpus
+from tests.conftest import SMALL
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+CLASSES = catalog.find(SMALL).dataset.class_names
+
+
+def rows(out: Path, data_set: str = "stats") -> list[dict[str, Any]]:
+    return pq.read_table(out / data_set).to_pylist()
+
+
+def files(out: Path) -> dict[str, tuple[int, bytes]]:
+    """Time of change and content of every file of an output."""
+    found = sorted(path for path in out.rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
+
+
+@pytest.fixture(scope="module")
+def portraits() -> Path:
+    return Path(__file__).parents[1] / "segface_batch" / "assets" / "faces"
+
+
+def test_a_folder_becomes_statistics_and_masks(portraits: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = annotate(Job(str(portraits), str(out), checkpoint=SMALL, weights=str(weights)))
+    assert (summary.pictures, summary.status, summary.errors) == (2, {"ok": 2}, {})
+    assert (summary.skipped, summary.parsed) == ({".md suffix": 1}, 2)
+
+    names = ["eileen_collins.jpg", "grace_hopper.jpg"]
+    pictures = [Image.open(portraits / name) for name in names]
+    expected = FaceParser(SMALL, weights=str(weights)).parse(pictures)
+    for seq, (row, mask_row) in enumerate(zip(rows(out), rows(out, "masks"), strict=True)):
+        counts = np.bincount(expected[seq].ravel(), minlength=len(CLASSES)).tolist()
+        width, height = pictures[seq].size
+        assert row == {
+            "image_id": names[seq], "uri": str(portraits / names[seq]), "unit": 0, "seq": seq, "face": 0, "n_faces": 1,
+            "status": "ok", "error": None, "width": width, "height": height,
+            "box_left": 0.0, "box_top": 0.0, "box_right": width, "box_bottom": height, "score": None,
+            **{f"px_{name}": count for name, count in zip(CLASSES, counts, strict=True)},
+            **{f"frac_{name}": np.float32(count / 512**2) for name, count in zip(CLASSES, counts, strict=True)},
+        }  # fmt: skip
+        assert {name: mask_row[name] for name in records.KEY} == {name: row[name] for name in records.KEY}
+        assert mask_row["mask"]["path"] is None
+        assert np.array_equal(masks.decode(mask_row["mask"]["bytes"]), expected[seq])
+
+    dataset = catalog.find(SMALL).dataset
+    assert pq.read_schema(out / "stats" / "part-00000.parquet").remove_metadata() == records.stats_schema(dataset)
+    assert pq.read_schema(out / "masks" / "part-00000.parquet").remove_metadata() == records.masks_schema()
+
+
+def test_broken_pictures_become_rows_and_change_no_others(weights: Path, tmp_path: Path) -> None:
+    clean, mixed = tmp_path / "clean", tmp_path / "mixed"
+    corpus.write_corpus(clean, good=24, seed=3)
+    corpus.write_corpus(mixed, good=24, seed=3)
+    expected = {name: reason for name, reason in corpus.write_broken(mixed).items() if reason != "forbidden"}
+    for source in (clean, mixed):
+        job = Job(str(source), str(tmp_path / f"out-{source.name}"), checkpoint=SMALL, weights=str(weights))
+        annotate(job)
+    found = {row["image_id"]: row for row in rows(tmp_path / "out-mixed")}
+    for name, reason in expected.items():
+        assert (found[name]["error"] if name in found else None) == reason, name
+        if reason is not None:
+            assert (found[name]["status"], found[name]["n_faces"], found[name]["px_hair"]) == ("error", 0, None)
+    for data_set in ("stats", "masks"):
+        without_place = [
+            {
+                row["image_id"]: {name: row[name] for name in row if name not in ("unit", "seq", "uri")}
+                for row in rows(tmp_path / out, data_set)
+            }
+            for out in ("out-clean", "out-mixed")
+        ]
+        assert len(without_place[0]) == 24
+        assert without_place[0] == {name: without_place[1][name] for name in without_place[0]}
+
+
+def test_the_same_job_again_changes_nothing_and_another_is_refused(
+    portraits: Path, weights: Path, tmp_path: Path
+) -> None:
+    job = Job(str(portraits), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights))
+    first = annotate(job)
+    before = files(tmp_path / "out")
+    again = annotate(job)
+    assert files(tmp_path / "out") == before
+    assert (again.parsed, again.status, again.errors) == (0, first.status, first.errors)
+    other = Job(str(portraits), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights), max_pixels=1000)
+    with pytest.raises(ValueError, match="was made with max_pixels 80000000, not 1000"):
+        annotate(other)
+    assert files(tmp_path / "out") == before
+
+
+def test_many_pictures_become_parts_in_the_order_of_the_plan(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(25):
+        (tmp_path / "in" / f"{number:02d}.png").write_bytes(b"" if number % 3 else b"x")
+    job = Job(str(tmp_path / "in"), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights), part_rows=10)
+    summary = annotate(job)
+    assert summary.errors == {"empty": 16, "unreadable": 9}
+    parts = sorted(path.name for path in (tmp_path / "out" / "stats").iterdir())
+    assert parts == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert [row["image_id"] for row in rows(tmp_path / "out")] == [f"{number:02d}.png" for number in range(25)]
+    keys = [(row["unit"], row["seq"]) for row in rows(tmp_path / "out")]
+    assert keys[7:12] == [(0, 7), (1, 0), (1, 1), (2, 0), (2, 1)]
+    manifest = json.loads((tmp_path / "out" / "_segface" / "manifest.json").read_text())
+    assert (manifest["rows"], manifest["pictures"], manifest["status"]) == (25, 25, {"error": 25})
+    assert not (tmp_path / "out" / "_segface" / "staging").exists()
+
+
+def test_a_folder_without_pictures_is_refused_before_ray(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").touch()
+    job = Job(str(tmp_path / "in"), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights))
+    with pytest.raises(ValueError, match=r"no pictures in '.*/in' \(1 \.txt suffix\)"):
+        annotate(job)
+
+
+def test_the_parser_is_a_function_for_other_pipelines(portraits: Path, weights: Path) -> None:
+    import ray.data
+
+    table = (
+        ray.data.read_images(str(portraits), include_paths=True, file_extensions=["jpg"])
+        .map_batches(
+            FaceParser,
+            fn_constructor_kwargs={"checkpoint": SMALL, "weights": str(weights)},
+            batch_size=2,
+            compute=ray.data.ActorPoolStrategy(size=1),
+        )
+        .drop_columns(["image"])
+        .take_all()
+    )
+    paths = sorted(portraits.glob("*.jpg"))
+    expected = FaceParser(SMALL, weights=str(weights)).parse([Image.open(path) for path in paths])
+    found = sorted(table, key=lambda row: row["path"])
+    assert [Path(row["path"]).name for row in found] == [path.name for path in paths]
+    for row, mask in zip(found, expected, strict=True):
+        assert np.array_equal(row["mask"], mask)
+        assert row["px_hair"] == (mask == CLASSES.index("hair")).sum()
+        assert row["frac_hair"] == np.float32(row["px_hair"] / mask.size)
