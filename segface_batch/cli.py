@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -68,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = command_line()
     chosen, unknown = parser.parse_known_args(arguments)
     if unknown:
         chosen.parser.refuse(unknown)
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return chosen.command(chosen)
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         code, reason = 2, error
+    except BrokenPipeError:  # whoever read our output, `head` for one, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, RuntimeError) as error:
         code, reason = 1, error
     except KeyboardInterrupt:
@@ -92,13 +97,14 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _parser() -> Parser:
+def command_line() -> Parser:
     parser = Parser(
         prog="segface-batch",
         description="Annotate face images at scale: SegFace masks and class statistics in Parquet, on Ray Data.",
         epilog=FIRST_JOB,
     )
-    parser.set_defaults(command=lambda _: parser.print_help() or 2, parser=parser, debug=False)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.set_defaults(command=_no_verb, parser=parser, debug=False)
     verbs = parser.add_subparsers(title="commands", metavar="VERB")
 
     def verb(name: str, summary: str, examples: str, command: Any) -> Parser:
@@ -112,6 +118,7 @@ def _parser() -> Parser:
     show = verb("show", "draw picture, mask and legend to a PNG", "example:\n  segface-batch show out/ a.jpg\n", _show)
     show.add_argument("out", help="folder of the output")
     show.add_argument("image_id", help="name of the picture, as in stats.image_id")
+    show.add_argument("--face", metavar="N", type=int, help="number of the face (default: all faces)")
     show.add_argument("--to", metavar="FILE", help="the PNG to write (default: IMAGE_ID-overlay.png, here)")
     _checkpoint_verbs(
         verb("checkpoints", "list, fetch or convert the published weights", CHECKPOINTS_EXAMPLES, _list_checkpoints)
@@ -149,8 +156,11 @@ def _query_options(sub: Parser) -> None:
     sub.add_argument("out", help="folder of the output")
     sub.add_argument("sql", help="one SELECT over stats and masks, in DuckDB's SQL")
     sub.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table",
-                     help="form of the answer (default: %(default)s)")  # fmt: skip
-    sub.add_argument("--to", metavar="FILE", help="write it there (default: stdout; parquet needs a file)")
+                     help="form of the answer (default: %(default)s; parquet needs --to)")  # fmt: skip
+    sub.add_argument("--to", metavar="FILE", help="write the answer there (default: stdout)")
+    sub.add_argument("--timeout", metavar="SECONDS", type=float, help="stop a query that takes longer (default: never)")
+    sub.add_argument("--memory-limit", metavar="SIZE", default="2GB",
+                     help="stop a query that needs more (default: %(default)s)")  # fmt: skip
 
 
 def _checkpoint_verbs(sub: Parser) -> None:
@@ -174,6 +184,16 @@ def _span(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"'{text}' is no MIN:MAX, like 2:8") from None
 
 
+def _no_verb(chosen: argparse.Namespace) -> int:
+    if not chosen.version:
+        chosen.parser.print_help(sys.stderr)
+        return 2
+    from importlib.metadata import version
+
+    print(version("segface-batch"))
+    return 0
+
+
 def _annotate(chosen: argparse.Namespace) -> int:
     job = Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__})
     from segface_batch import progress
@@ -189,14 +209,25 @@ def _annotate(chosen: argparse.Namespace) -> int:
 
 
 def _query(chosen: argparse.Namespace) -> int:
-    raise RuntimeError("not yet")
+    from segface_batch.curate.query import query, write
+
+    rows = query(chosen.out, chosen.sql, timeout=chosen.timeout, memory_limit=chosen.memory_limit)
+    if chosen.format == "parquet":
+        write(rows, chosen.format, chosen.to or sys.stdout)
+    elif chosen.to:
+        with open(chosen.to, "x", encoding="utf-8") as file:
+            write(rows, chosen.format, file)
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        write(rows, chosen.format, sys.stdout, width=width)
+    return 0
 
 
 def _show(chosen: argparse.Namespace) -> int:
     from segface_batch.curate.show import show
 
     target = Path(chosen.to or f"{Path(chosen.image_id).stem}-overlay.png")
-    print(show(chosen.out, chosen.image_id, target))
+    print(show(chosen.out, chosen.image_id, target, chosen.face))
     return 0
 
 

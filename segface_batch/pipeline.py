@@ -8,6 +8,7 @@ One row of the Ray data set is one unit from fetch to stage.  The driver iterate
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -89,8 +90,8 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     sha256 = weights.sha256(weights_file)
     if job.weights_sha256 not in (None, sha256):
         raise ValueError(f"{weights_file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
-    run = runs.start(out, job, sha256)
-    plan = planning.read(out / "_segface" / "plan") or _plan(job, out, progress)
+    run = runs.read(out, job, sha256) or runs.start(out, job, sha256, _plan(job, out, progress))
+    plan = planning.read(_plan_folder(out), run["plan"])
     todo = parts.unfinished(out, plan)
     parsed, seconds = 0, 0.0
     if todo:
@@ -104,16 +105,20 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     return Summary(job.output, plan.pictures, manifest["status"], manifest["errors"], plan.skipped, parsed, seconds)
 
 
-def _plan(job: Job, out: Path, progress: Progress) -> Plan:
+def _plan_folder(out: Path) -> Path:
+    return out / "_segface" / "plan"
+
+
+def _plan(job: Job, out: Path, progress: Progress) -> str:
     progress.phase("listing the pictures")
     skipped: Counter[str] = Counter()
     need_landmarks = catalog.find(job.checkpoint).dataset.landmarks != ""
     pictures = sources.pictures(job.input, skipped, need_landmarks=need_landmarks)
-    plan = planning.write(out / "_segface" / "plan", pictures, skipped, job.part_rows)
-    if not plan.ranges:
-        besides = ", ".join(f"{count} {kind}" for kind, count in plan.skipped.items()) or "nothing else"
+    first = next(pictures, None)
+    if first is None:
+        besides = ", ".join(f"{count} {kind}" for kind, count in skipped.items()) or "nothing else"
         raise ValueError(f"no pictures in '{job.input}' ({besides}); give the folder or manifest that has them")
-    return plan
+    return planning.write(_plan_folder(out), itertools.chain([first], pictures), skipped, job.part_rows)
 
 
 def _run(
@@ -149,7 +154,7 @@ def _staged(job: Job, out: Path, todo: dict[Range, list[int]], sha256: str) -> I
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     units = [
-        {"range": planned.index, "position": unit - planned.first_unit}
+        {"range": planned.index, "file": planned.file, "position": unit - planned.first_unit}
         for planned, numbers in todo.items()
         for unit in numbers
     ]
@@ -174,7 +179,7 @@ def _staged(job: Job, out: Path, todo: dict[Range, list[int]], sha256: str) -> I
             ray.data.from_arrow(pa.Table.from_pylist(units))
             .repartition(target_num_rows_per_block=1)
             .map_batches(
-                partial(fetch, plan_folder=out / "_segface" / "plan"),
+                partial(fetch, plan_folder=_plan_folder(out)),
                 compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(units))),
                 num_cpus=FETCH_CPUS,
                 max_retries=MAX_RETRIES,
@@ -183,7 +188,14 @@ def _staged(job: Job, out: Path, todo: dict[Range, list[int]], sha256: str) -> I
             .map_batches(
                 ParseUnits,
                 fn_constructor_kwargs={"parser": parser, "max_pixels": job.max_pixels},
-                compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=least,
+                    max_size=most,
+                    initial_size=least,
+                    # The next unit is decoded while the network has the last pictures of this one.
+                    max_concurrent_calls_per_actor=2,
+                    enable_true_multi_threading=True,
+                ),
                 num_cpus=threads,
                 num_gpus=num_gpus,
                 max_task_retries=MAX_RETRIES,
@@ -227,7 +239,10 @@ def _actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
 
 @contextmanager
 def ray_running() -> Iterator[None]:
-    """Ray for the time of a run: the caller's, the cluster named by RAY_ADDRESS, or one started on this machine."""
+    """Ray for the time of a run: the caller's, the cluster named by RAY_ADDRESS, or one started on this machine.
+
+    RuntimeError, in one line, for whatever went wrong in it.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Under `uv run` Ray would repeat that command in every worker.
@@ -236,7 +251,8 @@ def ray_running() -> Iterator[None]:
     import ray.data
 
     if ray.is_initialized():
-        yield
+        with _one_line_errors():
+            yield
         return
     for name in ("ray", "ray.data"):
         for handler in logging.getLogger(name).handlers:
@@ -248,9 +264,23 @@ def ray_running() -> Iterator[None]:
     with _silent_stderr():
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
     try:
-        yield
+        with _one_line_errors():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Ray's errors carry the traceback of the worker as text, whose last line says what happened."""
+    import ray.exceptions
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1].strip() if lines else type(error).__name__
+        raise RuntimeError(f"a worker failed: {reason}; mend that and repeat the command to go on") from error
 
 
 @contextmanager

@@ -10,22 +10,55 @@ from pathlib import Path
 
 import pytest
 
-from segface_batch.pipeline import ray_running
-from tests import filled
+import segface_batch
+from segface_batch import catalog
 
 #: The smallest published checkpoint: 28 MB of weights.
 SMALL = "mobilenet_celeba_512"
+
+#: Two pictures and their credits.
+PORTRAITS = Path(segface_batch.__file__).parent / "assets" / "faces"
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file in the published layout for SMALL, its weights filled by rule: real shapes, meaningless masks."""
+    from tests import filled
+
     return filled.published_file(SMALL, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def hub(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face home whose cache has the published file of SMALL, as if it had been fetched."""
+    home = tmp_path_factory.mktemp("hub")
+    repository = home / "hub" / f"models--{catalog.HUB_REPOSITORY.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    file = repository / "snapshots" / commit / catalog.find(SMALL).hub_file
+    file.parent.mkdir(parents=True)
+    file.symlink_to(weights)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    return home
+
+
+@pytest.fixture(scope="session")
+def output(ray_session: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves behind for the two portraits; not to be changed."""
+    from segface_batch import Job, annotate
+
+    out = tmp_path_factory.mktemp("output") / "out"
+    summary = annotate(Job(str(PORTRAITS), str(out), checkpoint=SMALL, weights=str(weights)))
+    assert (summary.pictures, summary.status, summary.errors) == (2, {"ok": 2}, {})
+    assert (summary.skipped, summary.parsed) == ({".md suffix": 1}, 2)
+    return out
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray that stays for all tests that ask for it."""
+    from segface_batch.pipeline import ray_running
+
     with ray_running():
         yield
 

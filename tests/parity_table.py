@@ -55,7 +55,7 @@ def golden(name: str) -> Golden:
     return Golden(arrays, json.loads(str(arrays.pop("meta"))))
 
 
-def annotations() -> dict[str, dict]:
+def notes() -> dict[str, dict]:
     """Per picture: width, height, lapa_landmarks_106, helen_landmarks_68_doubled."""
     return json.loads((filled.REFERENCE / "images" / "annotations.json").read_text())["pictures"]
 
@@ -66,7 +66,7 @@ def picture(name: str) -> Image.Image:
 
 def framed(checkpoint: Checkpoint, name: str) -> Framed:
     """A picture framed for a checkpoint, with the points of its annotations."""
-    note = annotations()[name]
+    note = notes()[name]
     points = {
         "": None,
         "five": np.array(note["lapa_landmarks_106"]),
@@ -112,12 +112,14 @@ def stages(network: SegFace, pixels: Tensor, landmarks: Tensor | None) -> dict[s
 
 @dataclass(frozen=True)
 class Parity:
-    """`differences`: the largest per stage; pixels of the mask that differ, of all and of the safe ones."""
+    """`differences`: the largest per stage; then pixels of our mask that differ from theirs, of all and of the safe
+    ones, and that differ from the argmax of our own logits."""
 
     differences: dict[str, float]
     pixels: int
     different: int
     safe_different: int
+    argmax_different: int
 
 
 def parity(network: SegFace, name: str) -> Parity:
@@ -125,6 +127,7 @@ def parity(network: SegFace, name: str) -> Parity:
     theirs = golden(name)
     pixels, landmarks = inputs(CHECKPOINTS[name], theirs.meta["pictures"])
     ours = stages(network, pixels, landmarks)
+    argmax = ours["logits"].argmax(dim=1).numpy()
     tokens = ours.pop("tokens")[..., ::8].numpy()
     differences = {
         "tokens": largest(tokens, theirs.arrays["tokens"]),
@@ -132,8 +135,11 @@ def parity(network: SegFace, name: str) -> Parity:
         **{stage: theirs.difference(stage, value) for stage, value in ours.items()},
     }
     with torch.inference_mode():
-        wrong = network.classes(pixels, landmarks).numpy() != theirs.arrays["mask"]
-    return Parity(differences, wrong.size, int(wrong.sum()), int(wrong[theirs.safe].sum()))
+        mask = network.classes(pixels, landmarks).numpy()
+    assert mask.dtype == np.uint8
+    wrong = mask != theirs.arrays["mask"]
+    counts = (int(pixels.sum()) for pixels in (wrong, wrong[theirs.safe], mask != argmax))
+    return Parity(differences, wrong.size, *counts)
 
 
 def main(names: list[str]) -> None:

@@ -19,7 +19,7 @@ def faces(tmp_path: Path) -> Path:
 MISTAKES = {
     "checkpoint": (
         {"checkpoint": "swin_celeba_512"},
-        "unknown checkpoint 'swin_celeba_512'; did you mean swinb_celeba_512 or swinb_celeba_448? "
+        "unknown checkpoint 'swin_celeba_512'; did you mean swinb_celeba_512 or swinv2b_celeba_512? "
         "('segface-batch checkpoints' lists them)",
     ),
     "device": ({"device": "gpu"}, "--device gpu: choose one of auto, cpu, cuda"),

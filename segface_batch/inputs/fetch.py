@@ -29,9 +29,9 @@ UNIT_SCHEMA = pa.schema([pa.field("range", pa.int32(), False), pa.field("picture
 
 
 def fetch(unit: pa.Table, *, plan_folder: Path) -> pa.Table:
-    """One row (range, position in it) -> one row of UNIT_SCHEMA; `error` says why `data` is null."""
+    """One row (range, its file, position in it) -> one row of UNIT_SCHEMA; `error` says why `data` is null."""
     (row,) = unit.to_pylist()
-    pictures = plan.read_unit(plan_folder, row["range"], row["position"])
+    pictures = plan.read_unit(plan_folder, row["file"], row["position"])
     with ThreadPoolExecutor(THREADS) as threads:
         answers = list(threads.map(_fetch_one, pictures["uri"].to_pylist()))
     pictures = pictures.append_column("data", pa.array([data for data, _ in answers], pa.large_binary()))

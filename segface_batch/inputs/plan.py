@@ -1,15 +1,16 @@
 """The work of a run, written down once before it starts, so that every rerun does the same pictures in the same units.
 
 A *unit* is what one task handles and one staged object holds; a *range* is a run of units that becomes one part of
-the output.  `plan/range-00000.parquet` lists the pictures of a range, a row group for each of its units;
-`plan/plan.json`, written last and create-only, makes the plan valid.
+the output.  A file `range-00000-HASH.parquet` lists the pictures of a range, a row group for each of its units, and
+`plan-HASH.json` all ranges.  HASH is of the content: whoever else plans, or was killed while planning, disturbs nobody,
+and run.json says which plan counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -43,11 +44,12 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Range:
-    """The content of part number `index`: units `first_unit`, ... of so many pictures each."""
+    """The content of part number `index`: units `first_unit`, ... of so many pictures each, listed in `file`."""
 
     index: int
     first_unit: int
     sizes: tuple[int, ...]
+    file: str
 
     @property
     def part(self) -> str:
@@ -71,39 +73,43 @@ class Plan:
 
     @property
     def pictures(self) -> int:
-        return sum(part.pictures for part in self.ranges)
+        return sum(planned.pictures for planned in self.ranges)
 
 
-def write(folder: Path, pictures: Iterable[Picture], skipped: Counter[str], part_rows: int) -> Plan:
-    """Plan the pictures in their order, `part_rows` of them to a range; `skipped` is read when all are listed."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it planned
+def write(folder: Path, pictures: Iterable[Picture], skipped: Counter[str], part_rows: int) -> str:
+    """Plan the pictures in their order, `part_rows` of them to a range; the name of the plan's file.
+
+    `skipped` is read when all pictures are listed.
+    """
     ranges: list[Range] = []
     first_unit = 0
     for members in _chunks(pictures, part_rows):
         units = list(_units(members))
-        planned = Range(len(ranges), first_unit, tuple(len(unit) for unit in units))
-        storage.put(_range_file(folder, planned.index), _range_table(first_unit, units))
-        ranges.append(planned)
+        file = _put(folder, f"range-{len(ranges):05d}", ".parquet", _range_table(first_unit, units))
+        ranges.append(Range(len(ranges), first_unit, tuple(len(unit) for unit in units), file))
         first_unit += len(units)
     plan = Plan(tuple(ranges), dict(sorted(skipped.items())))
-    storage.put(folder / "plan.json", json.dumps(asdict(plan)).encode())
-    return plan
+    return _put(folder, "plan", ".json", json.dumps(asdict(plan)).encode())
 
 
-def read(folder: Path) -> Plan | None:
-    """The plan that a run has written, None where none is complete."""
-    try:
-        content = json.loads(storage.read(str(folder / "plan.json")))
-    except FileNotFoundError:
-        return None
-    ranges = (Range(entry["index"], entry["first_unit"], tuple(entry["sizes"])) for entry in content["ranges"])
-    return Plan(tuple(ranges), content["skipped"])
+def read(folder: Path, name: str) -> Plan:
+    """The plan of that name."""
+    content = json.loads(storage.read(str(folder / name)))
+    return Plan(
+        tuple(Range(**{**entry, "sizes": tuple(entry["sizes"])}) for entry in content["ranges"]), content["skipped"]
+    )
 
 
-def read_unit(folder: Path, range_index: int, position: int) -> pa.Table:
-    """The pictures (SCHEMA) of the unit at that position in its range."""
-    with pq.ParquetFile(_range_file(folder, range_index)) as file:
-        return file.read_row_group(position).cast(SCHEMA)
+def read_unit(folder: Path, file: str, position: int) -> pa.Table:
+    """The pictures (SCHEMA) of the unit at that position in a range's file."""
+    with pq.ParquetFile(folder / file) as ranged:
+        return ranged.read_row_group(position).cast(SCHEMA)
+
+
+def _put(folder: Path, stem: str, suffix: str, content: bytes) -> str:
+    name = f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+    storage.put(folder / name, content)
+    return name
 
 
 def _chunks(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
@@ -124,10 +130,6 @@ def _units(members: list[Picture]) -> Iterator[list[Picture]]:
         unit.append(picture)
         n_bytes += picture.n_bytes
     yield unit
-
-
-def _range_file(folder: Path, index: int) -> Path:
-    return folder / f"range-{index:05d}.parquet"
 
 
 def _range_table(first_unit: int, units: list[list[Picture]]) -> bytes:

@@ -16,31 +16,49 @@ from segface_batch.output import records
 PACKAGES = ("segface-batch", "torch", "timm", "numpy", "pillow", "pyarrow", "ray")
 
 
-def start(out: Path, job: Job, weights_sha256: str) -> dict[str, Any]:
-    """Create run.json, or check it against the job; its content.  ValueError where a setting differs."""
+def read(out: Path, job: Job, weights_sha256: str) -> dict[str, Any] | None:
+    """run.json's content, None where there is none yet; ValueError where a setting of the job differs."""
+    try:
+        run = json.loads(storage.read(str(_path(out))))
+    except FileNotFoundError:
+        return None
+    for name, value in _settings(job, weights_sha256).items():
+        if run["settings"][name] != value:
+            raise ValueError(
+                f"'{out}' was made with {name} {run['settings'][name]}, not {value}; "
+                "repeat that setting to resume, or name another output folder"
+            )
+    return run
+
+
+def start(out: Path, job: Job, weights_sha256: str, plan: str) -> dict[str, Any]:
+    """Create run.json with the plan that counts, or give what another driver has created meanwhile."""
     checkpoint = catalog.find(job.checkpoint)
-    settings = {
+    run = {
+        "settings": _settings(job, weights_sha256),
+        "plan": plan,
+        "resolution": checkpoint.resolution,
+        **records.describe(checkpoint.dataset),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    if storage.put(_path(out), json.dumps(run, indent=1).encode()):
+        return run
+    other = read(out, job, weights_sha256)
+    assert other is not None
+    return other
+
+
+def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
+    """What changes the rows or their places in the parts."""
+    return {
         "input": os.path.abspath(job.input),
-        "checkpoint": checkpoint.name,
+        "checkpoint": job.checkpoint,
         "weights_sha256": weights_sha256,
         "precision": job.precision,
         "max_pixels": job.max_pixels,
         "part_rows": job.part_rows,
     }
-    content = {
-        "settings": settings,
-        "resolution": checkpoint.resolution,
-        **records.describe(checkpoint.dataset),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-    path = out / "_segface" / "run.json"
-    if storage.put(path, json.dumps(content, indent=1).encode()):
-        return content
-    before = json.loads(storage.read(str(path)))
-    for name, value in settings.items():
-        if before["settings"][name] != value:
-            raise ValueError(
-                f"'{out}' was made with {name} {before['settings'][name]}, not {value}; "
-                "repeat that setting to resume, or name another output folder"
-            )
-    return before
+
+
+def _path(out: Path) -> Path:
+    return out / "_segface" / "run.json"

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from segface_batch.catalog import find
-from segface_batch.inputs.framing import Framed, FramingError, frame, helen_box
-from tests.parity_table import annotations, framed, golden, picture
+from segface_batch.inputs.framing import Box, Framed, FramingError, frame, helen_box
+from tests.parity_table import framed, golden, notes, picture
 
 CELEBA, LAPA, HELEN = find("swinb_celeba_224"), find("swinb_lapa_224"), find("swinb_helen_512")
 
@@ -61,7 +61,7 @@ def test_lapas_106_points_become_the_five_of_the_official_loader():
         assert np.abs(landmarks - expected).max() < 1e-4
 
 
-def official_helen_crop(doubled: np.ndarray, width: int, height: int) -> tuple[int, ...]:
+def official_helen_crop(doubled: np.ndarray, width: int, height: int) -> Box:
     """The crop as the official loader computes it from the doubled coordinates of landmarks.txt."""
     points = np.asarray(doubled, dtype=np.float32).astype(np.float64) * 0.5
     low = points.min(axis=0).astype(np.float32)
@@ -74,7 +74,7 @@ def official_helen_crop(doubled: np.ndarray, width: int, height: int) -> tuple[i
 
 @pytest.mark.parametrize("name", ["a_w600_h500", "b_w300_h400", "c_w1024_h1024"])
 def test_helen_crops_a_square_around_the_68_points(name: str):
-    note = annotations()[name]
+    note = notes()[name]
     box = official_helen_crop(np.array(note["helen_landmarks_68_doubled"]), note["width"], note["height"])
     result = framed(HELEN, name)
     assert (result.box, result.landmarks) == (box, None)
@@ -97,8 +97,8 @@ def test_helens_square_is_rounded_as_officially_for_points_anywhere():
 
 def test_helens_square_is_cut_at_the_border_of_the_picture():
     assert frame(ramp(), HELEN, SIXTY_EIGHT).box == (18, 8, 42, 32)
-    assert frame(ramp(), HELEN, SIXTY_EIGHT + [15, 0]).box == (33, 8, 57, 32)
-    assert frame(ramp(), HELEN, SIXTY_EIGHT + [25, 25]).box == (43, 33, 60, 50)
+    assert frame(ramp(), HELEN, SIXTY_EIGHT + np.array([15, 0])).box == (33, 8, 57, 32)
+    assert frame(ramp(), HELEN, SIXTY_EIGHT + np.array([25, 25])).box == (43, 33, 60, 50)
 
 
 @pytest.mark.parametrize("checkpoint", [LAPA, HELEN], ids=["lapa", "helen"])

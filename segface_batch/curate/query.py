@@ -1,0 +1,353 @@
+"""SQL over an output: one SELECT on the views `stats` and `masks`, and its answer as table, csv, json or parquet.
+
+DuckDB sees two Arrow data sets and nothing else: no file, network, extension, setting or Python variable.  Columns and
+filters reach the Parquet reader, so a question that does not name `mask` reads no mask.  Answers come in batches; what
+a statement must hold at once counts against `memory_limit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import textwrap
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from segface_batch.curate.tables import open_tables
+
+FORMS = ("table", "csv", "json", "parquet")
+
+#: Rows of a batch: 50 MB of masks.
+_BATCH_ROWS = 8192
+
+#: A question asked beside a running job leaves it the other cores.
+_THREADS = min(4, os.cpu_count() or 1)
+
+#: The longest cell of a table, in characters; longer ones lose their middle.
+_CELL = 60
+
+#: How many rows beyond those shown are counted.
+_COUNTED = 100_000
+
+#: How long an interrupted query may take to stop; one that does not stays behind in a daemon thread.
+_GRACE_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str = "2GB") -> pa.RecordBatchReader:
+    """The rows that one SELECT gives, batch by batch; the schema's metadata keeps the class table of the output.
+
+    `timeout` is in seconds and holds until the last batch.  ValueError with DuckDB's reason in one line where the
+    statement is refused or fails, TimeoutError, and FileNotFoundError where nothing is published yet.  Errors can
+    come with any batch.  Ctrl-C stops the query.
+    """
+    tables = open_tables(out)
+    deadline = None if timeout is None else time.monotonic() + timeout
+
+    def step(work: Callable[[], T]) -> T:
+        try:
+            return _interruptible(connection, work, deadline)
+        except TimeoutError:
+            if timeout is None:
+                raise
+            raise TimeoutError(f"query stopped after {timeout:g} s; ask for less or allow more time") from None
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise ValueError(_reason(error, memory_limit)) from error
+
+    try:
+        connection = _locked_down(memory_limit)
+    except duckdb.Error as error:
+        raise ValueError(f"memory limit '{memory_limit}': {_reason(error, memory_limit)}") from error
+    connection.register("stats", tables.stats)
+    connection.register("masks", tables.masks)
+    connection.execute("SET lock_configuration = true")
+    statement = step(lambda: _only_select(connection, sql))
+    rows = step(lambda: connection.sql(statement).to_arrow_reader(_BATCH_ROWS))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with contextlib.closing(connection):
+            while (batch := step(lambda: next(rows, None))) is not None:
+                yield batch
+
+    metadata = {"segface_batch": json.dumps(tables.run, sort_keys=True)}
+    return pa.RecordBatchReader.from_batches(rows.schema.with_metadata(metadata), batches())
+
+
+def _locked_down(memory_limit: str) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(
+        ":memory:",
+        config={
+            "enable_external_access": False,
+            "python_enable_replacements": False,
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+            "temp_directory": "",  # nothing is spilled into the folder one happens to be in
+            "memory_limit": memory_limit,
+            "threads": _THREADS,
+        },
+    )
+
+
+def _only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ValueError(f"give one SELECT statement, not {len(statements) or 'an empty one'}")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise ValueError(f"only SELECT is allowed, not {statements[0].type.name}; an output is never changed by SQL")
+    return statements[0]
+
+
+def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], deadline: float | None) -> T:
+    """`work()` done in a thread of its own, because only the main thread hears Ctrl-C and DuckDB would keep it busy."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except (TimeoutError, KeyboardInterrupt):
+        end = time.monotonic() + _GRACE_SECONDS
+        while not future.done() and time.monotonic() < end:
+            connection.interrupt()  # again and again: it is lost on a statement that has not begun
+            wait([future], timeout=0.05)
+        raise
+
+
+def _reason(error: Exception, memory_limit: str) -> str:
+    """DuckDB's message in one line, with the names it proposes and without its drawing of the statement."""
+    text = str(error).split("\n\nLINE ")[0]
+    if "Out of Memory" in text:
+        return f"the query needs more than {memory_limit} of memory; ask for fewer rows or columns, or allow more"
+    if unknown := re.search(r"Table with name (.+) does not exist", text):
+        return f"there is no table {unknown[1]}; the tables are stats and masks"
+    return textwrap.shorten(text, 400, placeholder=" ...")
+
+
+def write(
+    result: pa.Table | pa.RecordBatchReader,
+    form: str,
+    destination: TextIO | str | Path,
+    *,
+    limit: int = 40,
+    width: int | None = None,
+) -> None:
+    """Write an answer in one of FORMS: to a text stream, or as parquet to a new file.
+
+    table: for people; at most `limit` rows and, where `width` is given, lines of at most so many characters.
+    csv: a header and one line a row; nulls are empty, lists and structs are JSON.
+    json: one array of objects, a line each, written as the rows come; NaN and infinity are null.
+    parquet: the columns as they are, with the class table in the metadata; the file appears when it is complete.
+
+    ValueError where a form cannot hold the answer, FileExistsError rather than overwrite.
+    """
+    if form not in FORMS:
+        raise ValueError(f"unknown form '{form}'; choose one of {', '.join(FORMS)}")
+    if form == "parquet":
+        if not isinstance(destination, str | Path):
+            raise ValueError("parquet is binary and goes to a file, not to a terminal or pipe: name one with --to FILE")
+        _write_parquet(result, Path(destination))
+    elif isinstance(destination, str | Path):
+        raise ValueError(f"{form} is text: open '{destination}' for writing and give that")
+    elif form == "table":
+        _write_table(result, destination, limit, width)
+    else:
+        _refuse_bytes(result.schema, form)
+        (_write_csv if form == "csv" else _write_json)(result, destination)
+
+
+def _write_parquet(result: pa.Table | pa.RecordBatchReader, target: Path) -> None:
+    _refuse_doubles(result.schema, "parquet")
+    if target.exists():
+        raise FileExistsError(f"'{target}' exists; remove it or name another file")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with pq.ParquetWriter(temporary, result.schema, compression="zstd") as writer:
+            for batch in _batches(result):
+                writer.write_batch(batch)
+        os.link(temporary, target)  # fails where a rename would overwrite
+    except pa.ArrowNotImplementedError as error:
+        raise ValueError(f"parquet cannot hold this answer: {textwrap.shorten(str(error), 200)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_csv(result: pa.Table | pa.RecordBatchReader, stream: TextIO) -> None:
+    def put(batch: pa.RecordBatch, header: bool) -> None:
+        sink = io.BytesIO()
+        pyarrow.csv.write_csv(batch, sink, pyarrow.csv.WriteOptions(include_header=header))
+        stream.write(sink.getvalue().decode())
+
+    empty = [pa.array([], kind) for kind in result.schema.types]
+    put(_flat(pa.RecordBatch.from_arrays(empty, names=result.schema.names)), True)
+    for batch in _batches(result):
+        put(_flat(batch), False)
+
+
+def _flat(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows in types that CSV knows: what is nested becomes JSON, and all else without a text form its str."""
+    columns = []
+    for column in map(_shortest, batch.columns):
+        if pa.types.is_nested(column.type):
+            texts = [None if value is None else _json(value) for value in column.to_pylist()]
+            column = pa.array(texts, pa.string())
+        elif pa.types.is_dictionary(column.type) or pa.types.is_interval(column.type):
+            texts = [None if value is None else str(value) for value in column.to_pylist()]
+            column = pa.array(texts, pa.string())
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _write_json(result: pa.Table | pa.RecordBatchReader, stream: TextIO) -> None:
+    _refuse_doubles(result.schema, "json")
+    stream.write("[")
+    separator = "\n"
+    for batch in _batches(result):
+        names = batch.schema.names
+        for row in zip(*(_shortest(column).to_pylist() for column in batch.columns), strict=True):
+            stream.write(separator + _json(dict(zip(names, row, strict=True))))
+            separator = ",\n"
+    stream.write("\n]\n")
+
+
+def _write_table(result: pa.Table | pa.RecordBatchReader, stream: TextIO, limit: int, width: int | None) -> None:
+    rows: list[list[str]] = []
+    more = 0
+    for batch in _batches(result):
+        shown = batch.slice(0, limit - len(rows))
+        columns = [[_cell(value) for value in column.to_pylist()] for column in shown.columns]
+        rows += map(list, zip(*columns, strict=True))
+        more += batch.num_rows - shown.num_rows
+        if more > _COUNTED:
+            break
+    names = [_cut(_printable(name)) for name in result.schema.names]
+    right = [pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) for t in result.schema.types]
+    lines = _aligned([names, *rows], right)
+    if width is not None and len(lines[0]) > width:
+        if len(rows) == 1:
+            lines = _aligned([["column", "value"], *map(list, zip(names, rows[0], strict=True))], [False, False])
+        else:
+            lines, hidden = _fitting([names, *rows], right, width)
+            lines.append(f"({hidden} more columns: name the ones you want, or take another --format)")
+    if more:
+        count = f"more than {_COUNTED:,}" if more > _COUNTED else f"{more:,}"
+        lines.append(f"({count} more rows: narrow the query with LIMIT or WHERE, or take all with another --format)")
+    elif not rows:
+        lines.append("(no rows)")
+    stream.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def _fitting(rows: list[list[str]], right: list[bool], width: int) -> tuple[list[str], int]:
+    """Lines of the leading columns that fit into `width`, at least one, and how many columns do not."""
+    for count in range(len(right) - 1, 0, -1):
+        lines = _aligned([row[:count] for row in rows], right[:count])
+        if len(lines[0]) <= width or count == 1:
+            return lines, len(right) - count
+    return _aligned(rows, right), 0
+
+
+def _aligned(rows: list[list[str]], right: list[bool]) -> list[str]:
+    """Lines of equal length, numbers to the right; under the first, the header, a rule."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        )
+        for row in rows
+    ]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _cell(value: Any) -> str:
+    """A value as a person reads it, on one line of at most _CELL characters."""
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+        value = value["bytes"]  # Hugging Face's layout of a picture
+    if value is None:
+        return "null"
+    if isinstance(value, bytes):
+        kind = "png" if value.startswith(b"\x89PNG\r\n\x1a\n") else "binary"
+        return f"<{kind} {len(value) / 1000:.1f} kB>"
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e6 or not math.isfinite(value) else f"{value:.1f}"
+    if isinstance(value, bool | dict | list):
+        value = _json(value)
+    return _cut(_printable(str(value)))
+
+
+def _cut(text: str) -> str:
+    """The start and the end, which for a path is its name."""
+    half = _CELL // 2
+    return text if len(text) <= _CELL else f"{text[: half - 1]}…{text[-half:]}"
+
+
+def _printable(text: str) -> str:
+    """Control characters escaped: file names are strangers' texts and a terminal obeys some."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shortest(column: pa.Array) -> pa.Array:
+    """32-bit floats as the 64-bit ones with the same shortest digits: 0.1, not 0.10000000149011612."""
+    return column.cast(pa.string()).cast(pa.float64()) if column.type == pa.float32() else column
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's terms; DuckDB's sums of integers are decimals, bytes show their length."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return _cell(value)
+    if isinstance(value, Decimal):
+        value = int(value) if value == value.to_integral_value() else float(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _batches(result: pa.Table | pa.RecordBatchReader) -> Iterable[pa.RecordBatch]:
+    return result.to_batches() if isinstance(result, pa.Table) else result
+
+
+def _refuse_bytes(schema: pa.Schema, form: str) -> None:
+    for field in schema:
+        if _holds_bytes(field.type):
+            raise ValueError(
+                f"{form} cannot hold the bytes of column '{field.name}'; leave it out, take base64(...) of it "
+                "(of mask.bytes), or choose parquet"
+            )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return True
+    return any(_holds_bytes(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _refuse_doubles(schema: pa.Schema, form: str) -> None:
+    for name in schema.names:
+        if schema.names.count(name) > 1:
+            raise ValueError(f"{form} needs one column '{name}', not two; rename one with AS, or join with USING")

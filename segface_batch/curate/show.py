@@ -1,0 +1,188 @@
+"""A picture of one row: the photograph, the mask laid over it, and a legend, side by side in a PNG.
+
+Colours and names come from the output's own class table.  H, W: height and width of the photograph as drawn; R: side of
+the mask.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+from PIL import Image, ImageDraw, ImageFont
+
+from segface_batch import storage
+from segface_batch.curate.tables import Tables, open_tables
+from segface_batch.inputs.decode import DecodeError, decode as decode_picture
+from segface_batch.output import masks, records
+
+#: Longer side of the photograph as drawn, in pixels.
+SIDE = 512
+
+#: How much of a pixel the class colour takes; the rest is the photograph.
+OPACITY = 0.55
+
+#: How many names are looked through for one like a name that is unknown.
+_NAMES = 20_000
+
+_TEXT_PIXELS = 15
+_MARGIN = 12
+_BORDER = (255, 255, 255)
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+
+#: A line of the legend: name, share, colour.
+Entry = tuple[str, str, tuple[int, int, int] | None]
+
+#: Class id of every published class table that means "everything else"; it is not painted.
+_BACKGROUND = 0
+
+_COLUMNS = (
+    "image_id", "uri", "unit", "seq", "face", "status", "error", "width", "height",
+    "box_left", "box_top", "box_right", "box_bottom",
+)  # fmt: skip
+
+
+def show(out: str, image_id: str, target: Path, face: int | None = None) -> Path:
+    """Draw the picture `image_id` of the output `out` into the PNG `target`, and return `target`.
+
+    `face` is the number of one face; None draws all.  ValueError, in one line, for an unknown or ambiguous image_id, a
+    row without mask and a photograph that is no longer the one annotated; FileNotFoundError and other OSError where
+    the photograph or the output cannot be read.
+    """
+    tables = open_tables(out)
+    rows = _rows(tables, image_id, face)
+    photograph = _photograph(rows[0], tables.run["settings"]["max_pixels"])
+    scale = SIDE / max(photograph.size)
+    width, height = (max(1, round(side * scale)) for side in photograph.size)
+    drawn = photograph.resize((width, height), Image.Resampling.LANCZOS)
+    labels = np.full((height, width), _BACKGROUND, np.uint8)
+    counts = np.zeros(256, np.int64)
+    for row in rows:
+        mask = masks.decode(row["mask"])
+        counts += np.bincount(mask.ravel(), minlength=256)
+        _lay(mask, row, labels, scale)
+    classes = {entry["id"]: entry for entry in tables.run["classes"]}
+    page = _page(drawn, _overlay(np.asarray(drawn), labels, classes), _legend(counts, classes))
+    page.save(target, format="PNG")
+    return target
+
+
+def _rows(tables: Tables, image_id: str, face: int | None) -> list[dict[str, Any]]:
+    """The statistics of the chosen faces of one picture with the PNG of each under `mask`."""
+    found: list[dict[str, Any]] = []
+    is_named = ds.field("image_id") == image_id
+    for tagged in tables.stats.scanner(columns=list(_COLUMNS), filter=is_named).scan_batches():
+        found += [{**row, "part": tagged.fragment.path} for row in tagged.record_batch.to_pylist()]
+    if not found:
+        raise ValueError(f"no picture '{image_id}' in the output{_hint(tables, image_id)}")
+    if len({(row["unit"], row["seq"]) for row in found}) > 1:
+        raise ValueError(f"several pictures are called '{image_id}': {', '.join(sorted(row['uri'] for row in found))}")
+    if found[0]["status"] == records.ERROR:
+        raise ValueError(f"'{image_id}' has no mask: it failed with '{found[0]['error']}' ({found[0]['uri']})")
+    if found[0]["status"] == records.NO_FACE:
+        raise ValueError(f"'{image_id}' has no mask: no face was found in it ({found[0]['uri']})")
+    chosen = [row for row in found if face in (None, row["face"])]
+    if not chosen:
+        numbers = ", ".join(str(row["face"]) for row in found)
+        raise ValueError(f"'{image_id}' has no face {face}; choose one of {numbers}")
+    table = tables.masks_beside(found[0]["part"]).to_table(columns=["face", "mask"], filter=is_named)
+    png = {row["face"]: row["mask"]["bytes"] for row in table.to_pylist()}
+    return [{**row, "mask": png[row["face"]]} for row in sorted(chosen, key=lambda row: row["face"])]
+
+
+def _hint(tables: Tables, image_id: str) -> str:
+    names = tables.stats.head(_NAMES, columns=["image_id"])["image_id"].unique().to_pylist()
+    wanted = image_id.lower()
+    near = [name for name in names if wanted in name.lower()] or difflib.get_close_matches(image_id, names, n=3)
+    return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?" if near else ""
+
+
+def _photograph(row: dict[str, Any], max_pixels: int) -> Image.Image:
+    """The upright photograph that the row describes, RGB."""
+    try:
+        photograph = decode_picture(storage.read(row["uri"]), max_pixels)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"the picture is no longer at '{row['uri']}'; its mask is in the output still"
+        ) from None
+    except DecodeError as error:
+        raise ValueError(f"'{row['uri']}' changed since it was annotated: it is {error} now") from error
+    if photograph.size != (row["width"], row["height"]):
+        raise ValueError(
+            f"'{row['uri']}' changed since it was annotated: {row['width']} x {row['height']} pixels then, "
+            f"{photograph.width} x {photograph.height} now"
+        )
+    return photograph
+
+
+def _lay(mask: np.ndarray, row: dict[str, Any], labels: np.ndarray, scale: float) -> None:
+    """Lay a mask (R, R) over its box in `labels` (H, W): a pixel takes the class at its centre, unless background."""
+    height, width = labels.shape
+    rows = _sample((np.arange(height) + 0.5) / scale, row["box_top"], row["box_bottom"], mask.shape[0])
+    columns = _sample((np.arange(width) + 0.5) / scale, row["box_left"], row["box_right"], mask.shape[1])
+    inside = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((columns >= 0) & (columns < mask.shape[1]))
+    laid = mask[rows.clip(0, mask.shape[0] - 1)[:, None], columns.clip(0, mask.shape[1] - 1)]
+    painted = inside & (laid != _BACKGROUND)
+    labels[painted] = laid[painted]
+
+
+def _sample(places: np.ndarray, start: float, end: float, count: int) -> np.ndarray:
+    """Places in pixels of the photograph -> which of `count` equal steps from `start` to `end` each lies in."""
+    return np.floor((places - start) / (end - start) * count).astype(np.int64)
+
+
+def _overlay(photograph: np.ndarray, labels: np.ndarray, classes: dict[int, dict[str, Any]]) -> Image.Image:
+    """(H, W, 3) RGB and (H, W) class ids -> the photograph in the colours of its classes, with a line between them."""
+    palette = np.zeros((256, 3), np.float32)
+    for index, entry in classes.items():
+        palette[index] = entry["color"]
+    is_painted = labels != _BACKGROUND
+    pixels = photograph.astype(np.float32)
+    pixels[is_painted] += OPACITY * (palette[labels[is_painted]] - pixels[is_painted])
+    is_border = np.zeros(labels.shape, bool)
+    is_border[:-1] |= labels[:-1] != labels[1:]
+    is_border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    pixels[is_border] = _BORDER
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _legend(counts: np.ndarray, classes: dict[int, dict[str, Any]]) -> list[Entry]:
+    """Name, share of the mask and colour (None: not painted) of every class there, the largest first."""
+    shares = counts / counts.sum()
+    order = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
+    return [
+        (
+            classes[index]["name"],
+            f"{shares[index]:.1%}" if shares[index] >= 0.001 else "< 0.1%",
+            None if index == _BACKGROUND else tuple(classes[index]["color"]),
+        )
+        for index in map(int, order)
+    ]
+
+
+def _page(photograph: Image.Image, overlay: Image.Image, legend: list[Entry]) -> Image.Image:
+    """Photograph, overlay and legend from left to right on white."""
+    font = ImageFont.load_default(_TEXT_PIXELS)
+    line = _TEXT_PIXELS + 8
+    names = max(font.getlength(name) for name, _, _ in legend)
+    shares = max(font.getlength(share) for _, share, _ in legend)
+    left = 2 * photograph.width + 3 * _MARGIN
+    share_right = left + _TEXT_PIXELS + 8 + names + 2 * _MARGIN + shares
+    height = max(photograph.height, line * len(legend)) + 2 * _MARGIN
+    page = Image.new("RGB", (round(share_right) + _MARGIN, height), _PAPER)
+    page.paste(photograph, (_MARGIN, _MARGIN))
+    page.paste(overlay, (photograph.width + 2 * _MARGIN, _MARGIN))
+    draw = ImageDraw.Draw(page)
+    for number, (name, share, color) in enumerate(legend):
+        top = _MARGIN + number * line
+        square = (left, top, left + _TEXT_PIXELS, top + _TEXT_PIXELS)
+        draw.rectangle(square, fill=color, outline=_INK)
+        if color is None:
+            draw.line(square, fill=_INK)
+        middle = top + _TEXT_PIXELS / 2
+        draw.text((left + _TEXT_PIXELS + 8, middle), name, fill=_INK, font=font, anchor="lm")
+        draw.text((share_right, middle), share, fill=_INK, font=font, anchor="rm")
+    return page

@@ -1,0 +1,76 @@
+"""LaPa's face warp: straighten the face and squeeze what is far from it, and the way back.
+
+The warp is RoI Tanh-warping (Lin et al., CVPR 2019, "Face Parsing with RoI Tanh-Warping"), in the variant of SegFace's
+LaPa model (github.com/Kartik-3004/SegFace, commit 9416628, MIT).  A point of the plane is one complex number x + iy,
+so that a similarity (rotation, scale, shift) is `factor * point + shift`.
+
+B, C, R: batch, channels, and the side of the square picture in pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Where the eyes, the nose tip and the mouth corners are put: x + iy in a picture from -1 to 1 (official code, where
+#: they are pixels of a 512 pixel picture).
+_TARGETS = tuple(
+    complex(x, y) / 256 - (1 + 1j) for x, y in ((196, 226), (316, 226), (256, 286), (220, 360.4), (292, 360.4))
+)
+
+#: Half side of the middle square that the warp leaves as it is; the rest of the plane is squeezed around it.
+_STRAIGHT = 0.2
+
+#: The official limit for arctanh: what lies farther than 3.24 half sides from the middle is never seen.
+_ARCTANH_LIMIT = 0.999
+
+
+def similarity(landmarks: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """(B, 5, 2) pixels -> factor and shift, complex128 (B,), which bring them nearest to the targets (least squares).
+
+    Landmarks that coincide give NaN; `inputs.framing` refuses them.
+    """
+    targets = torch.tensor(_TARGETS, dtype=torch.complex128, device=landmarks.device)
+    targets = (targets + (1 + 1j)) * ((resolution - 1) / 2)
+    points = torch.view_as_complex(landmarks.double().contiguous())
+    target_middle, middle = targets.mean(), points.mean(dim=1, keepdim=True)
+    around = points - middle
+    factor = ((targets - target_middle) * around.conj()).sum(dim=1) / around.abs().square().sum(dim=1)
+    return factor, target_middle - factor * middle.squeeze(1)
+
+
+def grids(landmarks: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """(B, 5, 2) pixels -> the grids that warp and that warp back, float32 (B, R, R, 2), for `sampled`.
+
+    Computed in float64.  Pixels are counted by their corner, not by their middle as `sampled` counts them, so each way
+    moves the picture by half a pixel up and left.  The networks were trained with that.
+    """
+    factor, shift = (value[:, None, None] for value in similarity(landmarks, resolution))
+    steps = torch.arange(resolution, dtype=torch.float64, device=landmarks.device)
+    straight = (_unsqueezed(steps / resolution * 2 - 1) + 1) / 2 * resolution
+    half, corner = resolution / 2, 1 + 1j  # pixels / half - corner: from -1 to 1
+    warp = _plane(straight) * (1 / factor / half) - (shift / factor / half + corner)
+    back = _plane(steps) * (factor / half) + (shift / half - corner)
+    return torch.view_as_real(warp).float(), _squeezed(torch.view_as_real(back)).float()
+
+
+def sampled(maps: Tensor, grid: Tensor) -> Tensor:
+    """(B, C, R, R) read at the grid, bilinear; what lies outside is zero."""
+    return F.grid_sample(maps, grid.to(maps.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _plane(steps: Tensor) -> Tensor:
+    """(R,) coordinates along each side -> (R, R) points."""
+    return torch.complex(*torch.meshgrid(steps, steps, indexing="xy"))
+
+
+def _squeezed(t: Tensor) -> Tensor:
+    outside = torch.tanh((t.abs() - _STRAIGHT) / (1 - _STRAIGHT)) * (1 - _STRAIGHT) + _STRAIGHT
+    return torch.where(t.abs() > _STRAIGHT, t.sign() * outside, t)
+
+
+def _unsqueezed(t: Tensor) -> Tensor:
+    outside = ((t.abs() - _STRAIGHT) / (1 - _STRAIGHT)).clamp(-_ARCTANH_LIMIT, _ARCTANH_LIMIT)
+    outside = torch.atanh(outside) * (1 - _STRAIGHT) + _STRAIGHT
+    return torch.where(t.abs() > _STRAIGHT, t.sign() * outside, t)

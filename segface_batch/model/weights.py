@@ -1,0 +1,298 @@
+"""The weights of a checkpoint: find the file, check it, read it, put it into the network, rewrite it as safetensors.
+
+Two kinds of file hold the same tensors under the same official names: the published `model_299.pt` (a pickle, about
+three times as large as its weights), and the .safetensors file that `convert` makes of it.
+
+Nothing heavy is imported before it is needed: the command line finds a file and its hash before torch is loaded, and
+fails at once where the file is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from segface_batch.catalog import HUB_REPOSITORY, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segface_batch.model.segface import SegFace
+
+#: Where the published files keep the weights, beside optimizer and scheduler.
+_PUBLISHED_KEY = "state_dict_backbone"
+
+#: The largest published file is 1.1 GB; a zip that says more than this when unpacked is an attack or damaged.
+_LARGEST_UNPACKED = 8 * 2**30
+
+#: torch writes its files as zips.
+_ZIP_BEGINNING = b"PK\x03\x04"
+
+#: Version of the layout that `convert` writes.
+_FORMAT = "segface-batch 1"
+
+#: Seconds for the hub to answer at all, before we say that it does not.
+_HUB_TIMEOUT = 5.0
+
+#: The counter of batches in every batch normalisation, which only training reads.
+_COUNTER = "num_batches_tracked"
+
+
+def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | None = None) -> Path:
+    """The local file with the weights: `weights` (a path, or a URL that fsspec reads), else the published file.
+
+    A URL is fetched once, into $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch; the published file into the Hugging Face
+    cache, at `revision` of the repository.  FileNotFoundError or OSError say in one line what to do instead.
+    """
+    if weights is None:
+        return _from_hub(checkpoint, revision)
+    if "://" in weights:
+        return _from_url(weights)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path} for {checkpoint.name}; give an existing file or a URL")
+    return path
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: str | os.PathLike[str], expected: str) -> None:
+    """ValueError unless the file has that SHA-256."""
+    found = sha256(path)
+    if found != expected.lower():
+        raise ValueError(f"{path} has sha256 {found}, expected {expected}: another file, or damaged; fetch it again")
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file by their official names, from a published file or one that `convert` wrote.
+
+    No code in a file is ever run: a pickle that holds anything but plain data and tensors is a ValueError, as is a zip
+    that would unpack to more than 8 GiB, or a file of another kind.
+    """
+    return _read(Path(path))[0]
+
+
+def load(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> SegFace:
+    """The network of a checkpoint with the weights of a file, on the CPU, ready for inference.
+
+    Strict: a missing, unexpected or misshapen tensor, or a file that says it is another checkpoint's, is a ValueError.
+    The resolution cannot be seen in a published file, nor can LaPa be told from Helen.
+    """
+    from segface_batch.model.segface import SegFace
+
+    path = Path(path)
+    tensors, metadata = _read(path)
+    named = metadata.get("checkpoint", checkpoint.name)
+    if named != checkpoint.name:
+        raise ValueError(f"{path} holds the checkpoint '{named}', not '{checkpoint.name}'")
+    network = SegFace(checkpoint)
+    sources = _sources(checkpoint, network)
+    _check_fit(checkpoint, path, tensors, sources)
+    # Only the counters are left out, which the sources do not list.
+    network.load_state_dict({name: source.take(tensors[source.name]) for name, source in sources.items()}, strict=False)
+    return network.eval().requires_grad_(False)
+
+
+def convert(checkpoint: Checkpoint, source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the tensors that inference needs, float32, by their official names, as safetensors.
+
+    The metadata name the checkpoint, data set, classes, resolution and the source's SHA-256.  Only a file that `load`
+    accepts is converted; `target` appears whole or not at all.
+    """
+    from safetensors.torch import save_file
+
+    needed = {found.name for found in _sources(checkpoint, load(checkpoint, source)).values()}
+    tensors = read(source)
+    metadata = {
+        "format": _FORMAT,
+        "checkpoint": checkpoint.name,
+        "dataset": checkpoint.dataset.name,
+        "classes": json.dumps(checkpoint.dataset.class_names),
+        "resolution": str(checkpoint.resolution),
+        "source_sha256": sha256(source),
+    }
+    with _appearing(Path(target)) as unfinished:
+        save_file({name: tensors[name].float().contiguous() for name in sorted(needed)}, unfinished, metadata)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a tensor of the network is found: official name and shape, and how to take it from there."""
+
+    name: str
+    shape: tuple[int, ...]
+    take: Callable[[Tensor], Tensor]
+
+
+#: Tensors that timm keeps in another form, by the end of their timm name: the shape of the official tensor, and how to
+#: take ours from it.  torchvision keeps Swin V2's biases of query, key and value in one tensor and sets the middle
+#: third to zero whenever it is used; timm has no bias for keys.
+_OTHER_FORMS: dict[str, tuple[Callable[[tuple[int, ...]], tuple[int, ...]], Callable[[Tensor], Tensor]]] = {
+    "gamma": (lambda shape: (*shape, 1, 1), lambda tensor: tensor.flatten()),
+    "q_bias": (lambda shape: (3 * shape[0],), lambda tensor: tensor.chunk(3)[0]),
+    "v_bias": (lambda shape: (3 * shape[0],), lambda tensor: tensor.chunk(3)[2]),
+}
+
+
+def _sources(checkpoint: Checkpoint, network: SegFace) -> dict[str, _Source]:
+    """For every tensor of the network, less the counters, its source in the file."""
+    from segface_batch.model.backbones import BACKBONES, official_name
+
+    row = BACKBONES[checkpoint.backbone]
+    sources = {}
+    for name, tensor in network.state_dict().items():
+        last, shape = name.rsplit(".", 1)[-1], tuple(tensor.shape)
+        if last == _COUNTER:
+            continue
+        official_shape, take = _OTHER_FORMS.get(last, (lambda shape: shape, lambda tensor: tensor))
+        inside = name.removeprefix("backbone.net.")
+        official = name if inside == name else f"backbone.{official_name(row, inside)}"
+        sources[name] = _Source(official, official_shape(shape), take)
+    return sources
+
+
+def _unused(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor of the published file is known to have no part in the result."""
+    from segface_batch.model.backbones import BACKBONES
+
+    pattern = BACKBONES[checkpoint.backbone].unused
+    return name.endswith(f".{_COUNTER}") or bool(pattern and re.fullmatch(rf"backbone\.({pattern})", name))
+
+
+def _check_fit(
+    checkpoint: Checkpoint, path: Path, tensors: Mapping[str, Tensor], sources: Mapping[str, _Source]
+) -> None:
+    expected = {source.name: source.shape for source in sources.values()}
+    problems = [f"{name} {shape} is missing" for name, shape in expected.items() if name not in tensors]
+    problems += [
+        f"{name} {tuple(tensor.shape)} is unexpected"
+        for name, tensor in tensors.items()
+        if name not in expected and not _unused(checkpoint, name)
+    ]
+    for name, shape in expected.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            problems.append(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+        elif not tensor.is_floating_point():
+            problems.append(f"{name} has type {tensor.dtype}, expected a floating point one")
+    if not problems:
+        return
+    shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+    tokens = sum(name.endswith("_token.weight") for name in tensors)
+    classes = len(checkpoint.dataset.classes)
+    hint = f" ({tokens} class tokens instead of {classes}: another checkpoint's file?)" if tokens != classes else ""
+    raise ValueError(f"{path} does not fit {checkpoint.name}{hint}: {shown}")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata; a published file has none of the latter."""
+    with path.open("rb") as file:
+        is_zip = file.read(len(_ZIP_BEGINNING)) == _ZIP_BEGINNING
+    return (_read_published(path), {}) if is_zip else _read_safetensors(path)
+
+
+def _read_published(path: Path) -> dict[str, Tensor]:
+    import pickle
+
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a readable weights file ({error})") from error
+    if unpacked > _LARGEST_UNPACKED:
+        raise ValueError(f"{path} would unpack to {unpacked} bytes, more than the {_LARGEST_UNPACKED} allowed")
+    try:
+        published = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} is refused: it holds more than tensors and plain data, or is damaged") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch lets through whatever a damaged pickle provokes: KeyError, RuntimeError, ...
+        raise ValueError(f"{path} is not a readable weights file ({type(error).__name__})") from error
+    tensors = published.get(_PUBLISHED_KEY) if isinstance(published, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} holds no tensors under '{_PUBLISHED_KEY}', as the published SegFace files do")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is neither a published SegFace file (.pt) nor a .safetensors file") from error
+
+
+def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted = {"repo_id": HUB_REPOSITORY, "filename": checkpoint.hub_file, "revision": revision}
+    try:
+        return Path(hf_hub_download(**wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        # The download itself would try for half a minute where there is no network; this asks once.
+        get_hf_file_metadata(hf_hub_url(**wanted), timeout=_HUB_TIMEOUT)
+        return Path(hf_hub_download(**wanted))
+    except Exception as error:  # the hub's HTTP library and its errors change between versions
+        raise OSError(
+            f"cannot fetch {checkpoint.hub_file} from huggingface.co/{HUB_REPOSITORY} ({type(error).__name__}); "
+            "give a file at hand with --weights FILE, or point HF_HOME at a cache that holds it, filled with "
+            f"'segface-batch checkpoints fetch {checkpoint.name}' on a machine with network"
+        ) from error
+
+
+def _from_url(url: str) -> Path:
+    import fsspec
+
+    parts = urlsplit(url)
+    cache = Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
+    target = cache / f"{hashlib.sha256(url.encode()).hexdigest()}-{PurePosixPath(parts.path or parts.netloc).name}"
+    if target.is_file():
+        return target
+    # A presigned URL carries a secret in its query, and others a password before the host: neither is shown.
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        with _appearing(target) as unfinished, fsspec.open(url, "rb") as remote, unfinished.open("wb") as local:
+            shutil.copyfileobj(remote, local, 2**20)  # pyright: ignore[reportArgumentType]
+    except Exception as error:  # every file system of fsspec has its own errors
+        reason = f"{type(error).__name__}: {error}" if shown == url else type(error).__name__
+        raise OSError(f"cannot read weights from {shown} ({reason}); give a file at hand with --weights FILE") from (
+            error if shown == url else None
+        )
+    return target
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A path to write to; afterwards the file is called `target`, or is removed if anything went wrong."""
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        yield unfinished
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from segface_batch.catalog import LAPA
+from segface_batch.curate.show import OPACITY, SIDE, show
+from tests.curate import small_output
+
+#: Chosen so that no blend ends in .5.
+RED, BLUE = (203, 3, 3), (3, 3, 203)
+MARGIN = 12
+
+#: Drawn pixels for one pixel of the 64 x 32 photograph.
+SCALE = SIDE // 64
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return small_output.small_output(tmp_path)
+
+
+def halves(picture: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph and overlay (256, 512, 3) of what `show` drew of a 64 x 32 photograph."""
+    pixels = np.asarray(Image.open(picture))
+    rows = slice(MARGIN, MARGIN + SIDE // 2)
+    return pixels[rows, MARGIN : MARGIN + SIDE], pixels[rows, 2 * MARGIN + SIDE : 2 * MARGIN + 2 * SIDE]
+
+
+def color_at(half: np.ndarray, x: int, y: int) -> tuple[int, ...]:
+    """The colour in the middle of a pixel of the photograph."""
+    return tuple(int(value) for value in half[y * SCALE + SCALE // 2, x * SCALE + SCALE // 2])
+
+
+def painted(name: str, under: tuple[int, int, int]) -> tuple[int, ...]:
+    color = LAPA.classes[LAPA.class_names.index(name)].color
+    return tuple(round(below + OPACITY * (above - below)) for above, below in zip(color, under, strict=True))
+
+
+def test_the_mask_is_stretched_over_its_box_of_a_picture_that_is_not_square(out: Path, tmp_path: Path) -> None:
+    target = tmp_path / "one.png"
+    assert show(str(out), "a/one.png", target) == target
+    photograph, overlay = halves(target)
+    assert color_at(photograph, 4, 16) == RED
+    assert color_at(photograph, 60, 16) == BLUE
+    # A step of the mask is 8 pixels wide and 4 high: hair is 0..64 x 0..8, nose 24..40 x 16..24, skin around it.
+    assert color_at(overlay, 4, 2) == painted("hair", RED)
+    assert color_at(overlay, 60, 2) == painted("hair", BLUE)
+    assert color_at(overlay, 26, 18) == painted("nose", RED)
+    assert color_at(overlay, 20, 28) == painted("face_lr_rr", RED)
+    assert color_at(overlay, 44, 28) == painted("face_lr_rr", BLUE)
+    assert color_at(overlay, 4, 28) == RED
+    assert color_at(overlay, 60, 28) == BLUE
+
+
+def test_a_white_line_runs_between_classes(out: Path, tmp_path: Path) -> None:
+    _, overlay = halves(show(str(out), "a/one.png", tmp_path / "one.png"))
+    is_line = (overlay == 255).all(axis=2)
+    assert is_line[8 * SCALE - 1].all()
+    assert np.flatnonzero(is_line[20 * SCALE]).tolist() == [16 * 8 - 1, 24 * 8 - 1, 40 * 8 - 1, 48 * 8 - 1]
+
+
+def test_all_faces_are_drawn_each_in_its_box_or_the_one_asked_for(out: Path, tmp_path: Path) -> None:
+    _, both = halves(show(str(out), "two.png", tmp_path / "both.png"))
+    _, second = halves(show(str(out), "two.png", tmp_path / "second.png", face=1))
+    # The first face has the box 0..32 x 0..16, the second 32..64 x 8..16.
+    assert color_at(both, 2, 2) == painted("hair", RED)
+    assert color_at(second, 2, 2) == RED
+    for overlay in (both, second):
+        assert color_at(overlay, 60, 12) == painted("face_lr_rr", BLUE)
+        assert color_at(overlay, 60, 4) == BLUE
+        assert color_at(overlay, 60, 20) == BLUE
+
+
+def test_a_box_may_reach_beyond_the_picture_and_lie_between_pixels(tmp_path: Path) -> None:
+    picture = small_output.photograph(tmp_path / "a.png")
+    values = {"box_left": -64.5, "box_top": -32, "box_right": 63.5, "box_bottom": 32}
+    labels = small_output.mask(("hair", 0, 0, 8, 7), ("nose", 0, 7, 8, 8))
+    small_output.write_part(tmp_path / "out", 0, [small_output.row("a.png", picture, 0, labels, **values)])
+    _, overlay = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
+    assert color_at(overlay, 2, 2) == painted("hair", RED)
+    assert color_at(overlay, 2, 28) == painted("nose", RED)
+    last = overlay[4, -SCALE:].tolist()
+    # The box ends half a pixel before the picture does: four drawn pixels, the last of the inner ones being the line.
+    assert last[:3] == [list(painted("hair", BLUE))] * 3
+    assert last[4:] == [list(BLUE)] * 4
+
+
+def test_the_legend_lists_the_classes_there_by_size(out: Path, tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(show(str(out), "a/one.png", tmp_path / "one.png")))
+    left = 3 * MARGIN + 2 * SIDE
+    swatches = [pixels[MARGIN + 23 * line + 4, left + 10].tolist() for line in range(5)]
+    colors = {entry.name: list(entry.color) for entry in LAPA.classes}
+    assert swatches == [[255] * 3, colors["face_lr_rr"], colors["hair"], colors["nose"], [255] * 3]
+    assert (pixels[:, -MARGIN:] == 255).all()
+
+
+def test_the_colours_are_those_of_the_output_not_of_the_catalogue(tmp_path: Path) -> None:
+    out = small_output.small_output(tmp_path)
+    for name in ("part-00000", "part-00001"):
+        path = out / "stats" / f"{name}.parquet"
+        table = pq.read_table(path)
+        run = json.loads(table.schema.metadata[b"segface_batch"])
+        run["classes"][10]["color"] = [10, 20, 30]
+        pq.write_table(table.replace_schema_metadata({"segface_batch": json.dumps(run)}), path)
+    _, overlay = halves(show(str(out), "a/one.png", tmp_path / "one.png"))
+    assert color_at(overlay, 4, 2) == tuple(
+        round(a + OPACITY * (b - a)) for a, b in zip(RED, (10, 20, 30), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("image_id", "face", "reason"),
+    [
+        ("one.png", None, "no picture 'one.png' in the output; did you mean 'a/one.png'?"),
+        ("tow.png", None, "no picture 'tow.png' in the output; did you mean 'two.png'"),
+        ("qqqqqq", None, "no picture 'qqqqqq' in the output"),
+        ("broken.png", None, "'broken.png' has no mask: it failed with 'truncated' ("),
+        ("empty.png", None, "'empty.png' has no mask: no face was found in it ("),
+        ("two.png", 2, "'two.png' has no face 2; choose one of 0, 1"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(
+    out: Path, tmp_path: Path, image_id: str, face: int | None, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=r"\A.+\Z") as caught:
+        show(str(out), image_id, tmp_path / "x.png", face)
+    assert str(caught.value).startswith(reason)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_two_pictures_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    rows = [small_output.row("a.png", f"/{folder}/a.png", seq, small_output.FACE) for seq, folder in enumerate("xy")]
+    small_output.write_part(tmp_path, 0, rows)
+    with pytest.raises(ValueError, match=r"several pictures are called 'a.png': /x/a.png, /y/a.png"):
+        show(str(tmp_path), "a.png", tmp_path / "x.png")
+
+
+def test_a_picture_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "faces" / "a" / "one.png"
+    Image.new("RGB", (32, 64)).save(picture)
+    with pytest.raises(ValueError, match="changed since it was annotated: 64 x 32 pixels then, 32 x 64 now"):
+        show(str(out), "a/one.png", tmp_path / "x.png")
+    picture.write_bytes(picture.read_bytes()[:40])
+    with pytest.raises(ValueError, match="changed since it was annotated: it is truncated now"):
+        show(str(out), "a/one.png", tmp_path / "x.png")
+    picture.unlink()
+    with pytest.raises(FileNotFoundError, match="the picture is no longer at '"):
+        show(str(out), "a/one.png", tmp_path / "x.png")
