@@ -50,7 +50,8 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
     names = ["eileen_collins.jpg", "grace_hopper.jpg"]
     for seq, (row, mask_row) in enumerate(zip(rows(output), rows(output, "masks"), strict=True)):
         counts = np.bincount(expected[seq].ravel(), minlength=len(CLASSES)).tolist()
-        width, height = Image.open(PORTRAITS / names[seq]).size
+        with Image.open(PORTRAITS / names[seq]) as picture:
+            width, height = picture.size
         assert row == {
             "image_id": names[seq], "uri": str(PORTRAITS / names[seq]), "unit": 0, "seq": seq, "face": 0, "n_faces": 1,
             "status": "ok", "error": None, "width": width, "height": height,

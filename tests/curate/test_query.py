@@ -356,6 +356,7 @@ def test_before_anything_is_published_one_line_says_so(tmp_path: Path) -> None:
     (tmp_path / "out" / "_segface").mkdir(parents=True)
     (tmp_path / "out" / "stats").mkdir()
     (tmp_path / "out" / "stats" / ".part-00000.parquet.tmp").write_bytes(b"half")
+    (tmp_path / "out" / "stats" / "._part-00000.parquet").write_bytes(b"what macOS leaves beside a copied file")
     for name in ("out", "nowhere"):
         with pytest.raises(FileNotFoundError) as caught:
             query(str(tmp_path / name), "select 1")
