@@ -87,6 +87,7 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     checkpoint = catalog.find(job.checkpoint)
     progress.phase(f"getting the weights of {checkpoint.name}")
     weights_file = weights.locate(checkpoint, job.weights, job.revision)
+    weights.check_kind(weights_file)
     sha256 = weights.sha256(weights_file)
     if job.weights_sha256 not in (None, sha256):
         raise ValueError(f"{weights_file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")

@@ -1,9 +1,11 @@
 """Weights from a rule: every tensor of a published file, filled from its name and shape alone.
 
 `data/reference` holds what the official code computes with these weights, so that a loader and a network that
-reproduce it understand every tensor.  The rule (which anyone can write again): the raw 64-bit numbers of PCG64, seeded
-by the CRC-32 of the tensor's name, become uniform values with mean zero and variance one, which are then scaled by
-what the tensor is for.  float64 throughout, stored as float32.
+reproduce it understand every tensor.  `python -m tests.filled NAME FOLDER` writes such a file.
+
+The rule (which anyone can write again): the raw 64-bit numbers of PCG64, seeded by the CRC-32 of the tensor's name,
+become uniform values with mean zero and variance one, which are then scaled by what the tensor is for.  float64
+throughout, stored as float32.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import math
 import os
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -134,3 +137,11 @@ def _relative_coords_table(shape: tuple[int, ...]) -> np.ndarray:
     steps = np.arange(1 - window, window, dtype=np.float32) / np.float32(window - 1) * np.float32(8)
     curve = np.sign(steps) * np.log2(np.abs(steps) + np.float32(1)) / np.float32(3)
     return np.stack(np.meshgrid(curve, curve, indexing="ij"), axis=-1).reshape(shape).astype(np.float32)
+
+
+def main(name: str, folder: str) -> None:
+    print(published_file(name, Path(folder)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -42,7 +42,7 @@ REASONS = {
     "empty": "no bytes at all",
     "unreadable": "not a picture of a known format, or damaged, or of pixels without an agreed white",
     "truncated": "a picture that ends before its own headers or markers say",
-    "too_large": "more pixels than allowed or than memory holds, or a JPEG of more than MAX_SCANS scans",
+    "too_large": "more pixels or bytes than allowed, or a JPEG of more than 500 scans",
 }
 
 #: What a folder listing takes for a picture (file suffixes, lower case).

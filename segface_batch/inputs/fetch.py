@@ -17,6 +17,14 @@ THREADS = 16
 #: A picture within `max_pixels` is smaller in every format that is read.
 MAX_BYTES = 512 * 2**20
 
+#: Why a picture could not be had, besides decode's `too_large`.
+REASONS = {
+    "missing": "no file or object of that name",
+    "forbidden": "no permission to read it",
+    "not_a_file": "a folder, pipe or device",
+    "unfetchable": "reading failed: disk, network or server",
+}
+
 PICTURE = pa.struct(
     [
         *plan.SCHEMA,

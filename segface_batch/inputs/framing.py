@@ -30,8 +30,15 @@ _HELEN_MARGIN = np.float32(1.2)
 _SMALLEST_FACE = 1.0
 
 
+#: Every reason a `FramingError` can give.
+REASONS = {
+    "no_landmarks": "the checkpoint frames by landmarks and the manifest has none for the picture",
+    "bad_landmarks": "landmarks of another number, not numbers, all in one place or outside the picture",
+}
+
+
 class FramingError(ValueError):
-    """A picture that cannot be framed.  The message is the reason, one of two words: no_landmarks, bad_landmarks."""
+    """A picture that cannot be framed; the message is a key of `REASONS` and nothing else."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,15 @@ def verify(path: str | os.PathLike[str], expected: str) -> None:
         raise ValueError(f"{path} has sha256 {found}, expected {expected}: another file, or damaged; fetch it again")
 
 
+def check_kind(path: str | os.PathLike[str]) -> None:
+    """ValueError for a file that is neither of the two kinds; its first bytes tell, without torch."""
+    with open(path, "rb") as file:
+        beginning = file.read(9)
+    # A .safetensors file begins with the length of its JSON header.
+    if not beginning.startswith(_ZIP_BEGINNING) and beginning[8:] != b"{":
+        raise ValueError(_neither(path))
+
+
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file by their official names, from a published file or one that `convert` wrote.
 
@@ -241,7 +250,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is neither a published SegFace file (.pt) nor a .safetensors file") from error
+        raise ValueError(_neither(path)) from error
+
+
+def _neither(path: str | os.PathLike[str]) -> str:
+    return f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
 
 
 def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
