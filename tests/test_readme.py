@@ -75,7 +75,8 @@ def test_the_python_example_runs(hub: Path, tmp_path: Path) -> None:
 def test_the_sql_examples_run(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(output.parent)
     (statements,) = blocks("sql")
-    counts = [len(duckdb.sql(statement).fetchall()) for statement in statements.strip().splitlines()]
+    connection = duckdb.connect()
+    counts = [len(connection.execute(statement).fetchall()) for statement in statements.strip().splitlines()]
     assert counts == [2, 0, 2]
 
 

@@ -188,8 +188,8 @@ def test_no_source_file_asks_torch_to_trust_a_pickle():
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "model_299.pt"
     path.write_bytes(content)
-    message = refusal(lambda: weights.read(path))
-    assert message == f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
+    message = f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
+    assert [refusal(lambda: weights.read(path)), refusal(lambda: weights.check_kind(path))] == [message, message]
 
 
 def test_a_damaged_published_file_is_refused(tmp_path: Path, published: Path):
