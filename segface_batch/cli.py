@@ -84,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (OSError, RuntimeError) as error:
         code, reason = 1, error
-    except KeyboardInterrupt:
-        print("\nsegface-batch: interrupted; the same command again goes on where it stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print("segface-batch: interrupted; the same command again goes on where it stopped", file=sys.stderr)
+        return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
     if chosen.debug:
         raise reason
     print(f"segface-batch: {reason}", file=sys.stderr)
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+    raise KeyboardInterrupt(number)
 
 
 def command_line() -> Parser:

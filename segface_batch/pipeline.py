@@ -259,7 +259,7 @@ def ray_running() -> Iterator[None]:
         for handler in logging.getLogger(name).handlers:
             handler.setLevel(logging.CRITICAL)
     local: dict[str, Any] = {}
-    if "RAY_ADDRESS" not in os.environ:
+    if not os.environ.get("RAY_ADDRESS"):
         # One CPU more than there are cores, for the tasks that wait for storage.
         local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
     with _silent_stderr():
