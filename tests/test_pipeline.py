@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,7 +17,7 @@ from PIL import Image
 
 from segface_batch import FaceParser, Job, annotate, catalog
 from segface_batch.output import masks, records
-from tests import corpus
+from tests import corpus, filled
 from tests.conftest import PORTRAITS, SMALL
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -148,3 +149,36 @@ def test_the_parser_is_a_function_for_other_pipelines(weights: Path, expected: n
         assert np.array_equal(row["mask"], mask)
         assert row["px_hair"] == (mask == CLASSES.index("hair")).sum()
         assert row["frac_hair"] == np.float32(row["px_hair"] / mask.size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swinb_lapa_224", "swinb_helen_512"])
+def test_a_manifest_brings_the_landmarks_that_lapa_and_helen_need(name: str, tmp_path: Path) -> None:
+    notes = json.loads((filled.REFERENCE / "images" / "annotations.json").read_text())["pictures"]
+    points = {
+        "swinb_lapa_224": lambda note: np.array(note["lapa_landmarks_106"]),
+        "swinb_helen_512": lambda note: np.array(note["helen_landmarks_68_doubled"]) / 2,
+    }[name]
+    folder = filled.REFERENCE / "images"
+    given = [
+        {"uri": str(folder / f"{key}.png"), "image_id": key, "landmarks": points(note).ravel().tolist()}
+        for key, note in notes.items()
+    ]
+    given += [
+        {"uri": given[0]["uri"], "image_id": "none", "landmarks": None},
+        {"uri": given[0]["uri"], "image_id": "wrong", "landmarks": [0.0] * len(given[0]["landmarks"])},
+    ]
+    pq.write_table(pa.Table.from_pylist(given), tmp_path / "manifest.parquet")
+    weights = filled.published_file(name, tmp_path)
+    out = tmp_path / "out"
+    job = Job(str(tmp_path / "manifest.parquet"), str(out), checkpoint=name, weights=str(weights), actors=(1, 1))
+    summary = annotate(job)
+    assert (summary.status, summary.errors) == ({"error": 2, "ok": 3}, {"bad_landmarks": 1, "no_landmarks": 1})
+
+    golden = np.load(filled.REFERENCE / "golden" / f"{name}.npz")
+    pictures = json.loads(str(golden["meta"]))["pictures"]
+    found = {row["image_id"]: row["mask"] for row in rows(out, "masks")}
+    for key, mask in zip(pictures, golden["mask"], strict=True):
+        assert (masks.decode(found[key]["bytes"]) == mask).mean() > 0.999
+    assert found["none"] is None
+    assert found["wrong"] is None
