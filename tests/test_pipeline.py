@@ -125,7 +125,7 @@ def test_a_folder_without_pictures_is_refused_before_ray(weights: Path, tmp_path
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").touch()
     job = Job(str(tmp_path / "in"), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights))
-    with pytest.raises(ValueError, match=r"no pictures in '.*/in' \(1 \.txt suffix\)"):
+    with pytest.raises(ValueError, match=r"no pictures in '.*/in' \(1 \.txt files\)"):
         annotate(job)
 
 

@@ -123,8 +123,8 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], T],
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
     try:
+        threading.Thread(target=run, daemon=True).start()
         return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
     except (TimeoutError, KeyboardInterrupt):
         end = time.monotonic() + _GRACE_SECONDS

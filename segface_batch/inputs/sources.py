@@ -56,13 +56,13 @@ def _folder(folder: str, root: str, skipped: Counter[str]) -> Iterator[Picture]:
         if entry.name.startswith("."):
             skipped["hidden"] += 1
         elif entry.is_symlink():
-            skipped["symbolic link"] += 1
+            skipped["symbolic links"] += 1
         elif entry.is_dir():
             yield from _folder(entry.path, root, skipped)
         elif not entry.is_file():
-            skipped["not a regular file"] += 1
+            skipped["pipes or devices"] += 1
         elif suffix not in SUFFIXES:
-            skipped[f"{_text(suffix) or 'no'} suffix"] += 1
+            skipped[f"{_text(suffix)} files" if suffix else "files without suffix"] += 1
         else:
             image_id = _text(os.path.relpath(entry.path, root))
             yield Picture(image_id, _uri(entry.path), n_bytes=entry.stat().st_size)

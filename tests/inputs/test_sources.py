@@ -42,7 +42,13 @@ def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -
     (tmp_path / "folder.jpg" / "inside.png").touch()
     found, skipped = listed(tmp_path)
     assert [picture.image_id for picture in found] == ["a.jpg", "folder.jpg/inside.png"]
-    assert skipped == {"symbolic link": 3, "not a regular file": 1, "hidden": 2, ".txt suffix": 1, "no suffix": 1}
+    assert skipped == {
+        "symbolic links": 3,
+        "pipes or devices": 1,
+        "hidden": 2,
+        ".txt files": 1,
+        "files without suffix": 1,
+    }
 
 
 def test_a_name_that_is_no_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path) -> None:
