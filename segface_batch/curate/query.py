@@ -44,7 +44,8 @@ _CELL = 60
 #: How many rows beyond those shown are counted.
 _COUNTED = 100_000
 
-#: How long an interrupted query may take to stop; one that does not stays behind in a daemon thread.
+#: How long an interrupted query is waited for.  One inside a single long function call stops only after that; then the
+#: caller has its error already, and the end of the process waits (with a daemon thread in DuckDB it would abort).
 _GRACE_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -123,14 +124,18 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], T],
         except BaseException as error:
             future.set_exception(error)
 
-    try:
-        threading.Thread(target=run, daemon=True).start()
-        return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-    except (TimeoutError, KeyboardInterrupt):
-        end = time.monotonic() + _GRACE_SECONDS
-        while not future.done() and time.monotonic() < end:
+    def stop() -> None:
+        while not future.done():
             connection.interrupt()  # again and again: it is lost on a statement that has not begun
             wait([future], timeout=0.05)
+
+    try:
+        threading.Thread(target=run).start()
+        return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except (TimeoutError, KeyboardInterrupt):
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        stopper.join(_GRACE_SECONDS)
         raise
 
 
