@@ -29,7 +29,7 @@ first job:
 ANNOTATE_EXAMPLES = """\
 examples:
   segface-batch annotate faces/ out/
-  segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # 5 times faster on a CPU
+  segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # much faster on a CPU
   segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
   segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
   RAY_ADDRESS=10.0.0.1:6379 segface-batch annotate /mnt/faces /mnt/out --num-gpus 1 --actors 8:8
@@ -209,6 +209,10 @@ def _annotate(chosen: argparse.Namespace) -> int:
 
 
 def _query(chosen: argparse.Namespace) -> int:
+    if chosen.to and Path(chosen.to).resolve().is_relative_to(Path(chosen.out).resolve()):
+        raise ValueError(
+            f"'{chosen.to}' lies inside the output, where readers would take it for a part; write elsewhere"
+        )
     from segface_batch.curate.query import query, write
 
     rows = query(chosen.out, chosen.sql, timeout=chosen.timeout, memory_limit=chosen.memory_limit)

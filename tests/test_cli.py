@@ -38,6 +38,7 @@ def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
         (["annotate", "a", "b", "--actors", "two"], "argument --actors: 'two' is no MIN:MAX, like 2:8"),
         (["annotate", "nowhere", "out"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["query", "nowhere", "select 1"], "nowhere"),
+        (["query", "out", "select 1", "--format", "csv", "--to", "out/stats/a.csv"], "lies inside the output"),
         (["show", "nowhere", "a.jpg"], "nowhere"),
         (["checkpoints", "fetch", "swinb"], "unknown checkpoint 'swinb'"),
     ],

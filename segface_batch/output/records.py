@@ -43,8 +43,8 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("score", pa.float32(), True, "confidence of the face detector; null when none ran"),
 )
 
-#: 8-bit grey PNG of class ids in the layout of Hugging Face's `Image` feature.
-MASK = pa.struct([pa.field("bytes", pa.binary(), False), pa.field("path", pa.string())])
+#: 8-bit grey PNG of class ids in the layout of Hugging Face's `Image` feature (which lets `bytes` be null).
+MASK = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
 KEY = ("image_id", "unit", "seq", "face")
 
