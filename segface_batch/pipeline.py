@@ -11,7 +11,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -262,8 +264,11 @@ def ray_running() -> Iterator[None]:
     if not os.environ.get("RAY_ADDRESS"):
         # One CPU more than there are cores, for the tasks that wait for storage.
         local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with _silent_stderr():
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process with its own exit code
     try:
         with _one_line_errors():
             yield
