@@ -8,6 +8,7 @@ stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run faile
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import os
 import shutil
@@ -201,7 +202,9 @@ def _annotate(chosen: argparse.Namespace) -> int:
 
     line = progress.Line(sys.stderr)
     try:
-        summary = annotate(job, line)
+        # Ray prints each traceback of a worker on stdout; the one that matters comes as an exception.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            summary = annotate(job, line)
     finally:
         line.end()
     print(progress.report(summary), file=sys.stderr)

@@ -286,7 +286,9 @@ def _one_line_errors() -> Iterator[None]:
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = lines[-1].strip() if lines else type(error).__name__
-        raise RuntimeError(f"a worker failed: {reason}; mend that and repeat the command to go on") from error
+        raise RuntimeError(
+            f"a worker failed: {reason} (what is done is kept; the same command goes on from there)"
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from segface_batch import catalog
+from tests.conftest import PORTRAITS
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -72,3 +73,11 @@ def test_a_published_file_becomes_safetensors(command: Command, weights: Path, t
     wrong = command("checkpoints", "convert", weights, "x.safetensors", "--checkpoint", "swinb_celeba_224")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_run_that_fails_says_why_in_one_line(command: Command, weights: Path) -> None:
+    done = command("annotate", PORTRAITS, "out", "--checkpoint", "resnet_celeba_512", "--weights", weights)
+    assert (done.returncode, done.stdout) == (1, "")
+    *told, last = done.stderr.splitlines()
+    assert told[-1] == "loading the model ..."
+    assert last.startswith(f"segface-batch: a worker failed: ValueError: {weights} does not fit resnet_celeba_512: ")
