@@ -60,6 +60,7 @@ def test_the_first_commands_do_what_they_say(
     assert shown.stdout == "grace_hopper-overlay.png\n", shown.stderr
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(hub: Path, tmp_path: Path) -> None:
     shutil.copytree(PORTRAITS, tmp_path / "faces", ignore=shutil.ignore_patterns("*.md"))
     (program,) = blocks("python")
