@@ -26,7 +26,7 @@ _HELEN_POINTS = 68
 #: Side of Helen's square, as a multiple of the longer side of the box of all points.
 _HELEN_MARGIN = np.float32(1.2)
 
-#: Landmarks nearer together than a pixel of the frame belong to no face that could be parsed.
+#: Landmarks nearer together than a pixel (of the frame for LaPa, of the picture for Helen) belong to no face.
 _SMALLEST_FACE = 1.0
 
 
@@ -65,7 +65,10 @@ def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None 
         if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < _SMALLEST_FACE:
             raise FramingError("bad_landmarks")
     elif checkpoint.dataset.landmarks == "68":
-        box = helen_box(_checked(points, _HELEN_POINTS), image.width, image.height)
+        sixty_eight = _checked(points, _HELEN_POINTS)
+        if np.ptp(sixty_eight, axis=0).max() < _SMALLEST_FACE:
+            raise FramingError("bad_landmarks")
+        box = helen_box(sixty_eight, image.width, image.height)
         image = image.crop(box)
     square = (checkpoint.resolution, checkpoint.resolution)
     return Framed(np.asarray(image.resize(square, Image.Resampling.BICUBIC)), landmarks, box)

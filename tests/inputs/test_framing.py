@@ -128,8 +128,17 @@ def test_unfit_points_for_lapa_are_bad_landmarks(points: np.ndarray):
 
 @pytest.mark.parametrize(
     "points",
-    [FIVE, SIXTY_EIGHT[:67], SIXTY_EIGHT * np.nan, SIXTY_EIGHT * 1e300, SIXTY_EIGHT + 1000, SIXTY_EIGHT - 1000],
-    ids=["five", "67", "nan", "huge", "right of the picture", "left of the picture"],
+    [
+        FIVE,
+        SIXTY_EIGHT[:67],
+        SIXTY_EIGHT * np.nan,
+        SIXTY_EIGHT * 1e300,
+        SIXTY_EIGHT + 1000,
+        SIXTY_EIGHT - 1000,
+        SIXTY_EIGHT * 0,
+        SIXTY_EIGHT * 0 + 30.4,
+    ],
+    ids=["five", "67", "nan", "huge", "right of the picture", "left of the picture", "all zero", "all in one place"],
 )
 def test_unfit_points_for_helen_are_bad_landmarks(points: np.ndarray):
     assert reason(HELEN, points) == "bad_landmarks"
