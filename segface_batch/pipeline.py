@@ -166,7 +166,8 @@ def _staged(job: Job, out: Path, todo: dict[Range, list[int]], sha256: str) -> I
     num_gpus, threads, (least, most) = _actors(job, len(units))
     parser = {
         "checkpoint": job.checkpoint,
-        "weights": job.weights,
+        # Workers may run in another folder, so a local file is named by its whole path; a URL each node fetches itself.
+        "weights": job.weights if job.weights is None or "://" in job.weights else os.path.abspath(job.weights),
         "weights_sha256": sha256,
         "revision": job.revision,
         "device": "cuda" if num_gpus else "cpu",

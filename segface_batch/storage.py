@@ -47,8 +47,8 @@ def _one_get(uri: str) -> dict[str, int]:
     return {"max_concurrency": 1} if uri.startswith(("s3://", "s3a://")) else {}
 
 
-def put(path: Path, data: bytes, *, replace: bool = False) -> bool:
-    """Write a file whole.  False, and the file stays as it is, if one of that name exists and `replace` is not set."""
+def put(path: Path, data: bytes) -> bool:
+    """Write a file whole.  False, and the file stays as it is, if one of that name exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -56,10 +56,7 @@ def put(path: Path, data: bytes, *, replace: bool = False) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if replace:
-            os.replace(temporary, path)
-        else:
-            os.link(temporary, path)  # fails where a rename would overwrite
+        os.link(temporary, path)  # fails where a rename would overwrite
     except FileExistsError:
         return False
     finally:

@@ -19,12 +19,6 @@ def test_an_object_is_put_once_and_never_overwritten(tmp_path: Path) -> None:
     assert os.listdir(target.parent) == ["object"]
 
 
-def test_an_object_is_replaced_on_request(tmp_path: Path) -> None:
-    storage.put(tmp_path / "object", b"first")
-    assert storage.put(tmp_path / "object", b"second", replace=True)
-    assert (tmp_path / "object").read_bytes() == b"second"
-
-
 def test_of_many_writers_one_wins_whole(tmp_path: Path) -> None:
     contents = [bytes([number]) * 100_000 for number in range(16)]
     won: list[bytes] = []
