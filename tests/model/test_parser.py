@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segface_batch import FaceParser
+from tests.conftest import PORTRAITS, SMALL
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    """The two portraits and one of them mirrored, of different sizes."""
+    found = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PORTRAITS.glob("*.jpg"))]
+    return [*found, found[0][:, ::-1].copy()]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(weights: Path, pictures: list[np.ndarray]) -> np.ndarray:
+    return FaceParser(SMALL, weights=str(weights), device="cpu").parse(pictures)
+
+
+def test_a_batch_that_is_not_full_gives_each_picture_its_mask(
+    weights: Path, pictures: list[np.ndarray], one_by_one: np.ndarray
+) -> None:
+    masks = FaceParser(SMALL, weights=str(weights), device="cpu", batch_size=2).parse(pictures)
+    assert (masks.shape, masks.dtype) == ((3, 512, 512), np.uint8)
+    # Another batch size adds in another order; a pixel on the edge between two classes may change sides.
+    assert (masks == one_by_one).mean(axis=(1, 2)).min() > 0.9999
+
+
+def test_bf16_gives_nearly_the_same_masks(weights: Path, pictures: list[np.ndarray], one_by_one: np.ndarray) -> None:
+    parser = FaceParser(SMALL, weights=str(weights), device="cpu", precision="bf16")
+    same = (parser.parse(pictures[:1]) == one_by_one[:1]).mean()
+    # Filled weights have many near ties; trained ones fewer.  Equal to the last pixel would mean that fp32 ran.
+    assert 0.8 < same < 1
+
+
+def test_no_pictures_give_no_masks(weights: Path) -> None:
+    assert FaceParser(SMALL, weights=str(weights), device="cpu").parse([]).shape == (0, 512, 512)
