@@ -14,7 +14,7 @@ from segface_batch import Job, annotate
 from segface_batch.progress import Line, report
 
 JOB = Job(
-    input="segface_batch/assets/faces",
+    input="segface_batch/assets/faces/portraits",
     output="out",
     checkpoint="mobilenet_celeba_512",
 )

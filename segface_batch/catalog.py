@@ -1,4 +1,4 @@
-"""The published SegFace checkpoints and the class tables they predict, as data.
+"""The SegFace checkpoints, published and embedded, and the class tables they predict, as data.
 
 Sources: the model zoo of github.com/Kartik-3004/SegFace (commit 9416628), its evaluation code for the class
 names and their order, arXiv 2412.08647 for the F1 scores.  Standard library only, so that `--help` and a mistyped
@@ -116,7 +116,9 @@ class Checkpoint:
     """A trained SegFace.
 
     `backbone` is the paper's name and a key of `model.backbones.BACKBONES`, `resolution` the side of the square
-    input in pixels, `f1` the published mean F1 in percent (background excluded), None where none is stated.
+    input in pixels, `f1` the published mean F1 in percent (background excluded), None where none is stated.  `width`
+    and `mlp_width` are sizes of the decoder.  An `asset` is a weights file that comes with the package, of a model
+    that is not published; the `note` says what whoever chooses it must know.
     """
 
     name: str
@@ -124,6 +126,10 @@ class Checkpoint:
     resolution: int
     dataset: Dataset
     f1: float | None
+    width: int = 256
+    mlp_width: int = 2048
+    asset: str | None = None
+    note: str = ""
 
     @property
     def hub_file(self) -> str:
@@ -147,8 +153,25 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         Checkpoint("swinb_lapa_448", "swin_base", 448, LAPA, 93.03),
         Checkpoint("swinb_lapa_512", "swin_base", 512, LAPA, 93.03),
         Checkpoint("swinb_helen_512", "swin_base", 512, HELEN, None),
+        Checkpoint(
+            "demo-synthetic",
+            "mobilenet_small",
+            192,
+            CELEBAMASK_HQ,
+            None,
+            width=128,
+            mlp_width=1024,
+            asset="demo-synthetic.safetensors",
+            note="a small model trained on rendered faces alone; for trying things out, not for data that you keep",
+        ),
     )
 }
+
+#: Those whose weights the hub has.
+PUBLISHED = {name: checkpoint for name, checkpoint in CHECKPOINTS.items() if checkpoint.asset is None}
+
+#: The embedded model, for trying things out: never chosen but by name or by the demo.
+DEMO_CHECKPOINT = "demo-synthetic"
 
 #: The published checkpoint with the best F1 on CelebAMask-HQ.
 DEFAULT_CHECKPOINT = "convnext_celeba_512"

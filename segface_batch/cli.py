@@ -22,6 +22,9 @@ from segface_batch import catalog, job as jobs
 from segface_batch.job import Job
 
 FIRST_JOB = """\
+a look, without any download:
+  segface-batch demo
+
 first job:
   segface-batch annotate faces/ out/
   segface-batch query out/ "select * from stats limit 5"
@@ -44,6 +47,21 @@ examples:
   segface-batch query out/ "select error, count(*) as pictures from stats group by all"
   segface-batch query out/ "select image_id, px_eye_g from stats where px_eye_g > 400" --format csv > glasses.csv
   segface-batch query out/ "select * from masks semi join stats using (unit, seq)" --format parquet --to m.parquet
+"""
+
+DEMO_EXAMPLES = """\
+examples:
+  segface-batch demo
+  segface-batch demo out/
+
+It needs no network.  The masks are those of a small model trained on rendered faces: good for seeing how all works,
+not for data that you keep.
+"""
+
+SHOW_EXAMPLES = """\
+examples:
+  segface-batch show out/                  # the first pictures on one sheet
+  segface-batch show out/ some/face.jpg
 """
 
 CHECKPOINTS_EXAMPLES = """\
@@ -114,13 +132,17 @@ def command_line() -> Parser:
         sub.set_defaults(command=command, parser=sub)
         return sub
 
+    demo = verb("demo", "run all of it on embedded faces with an embedded model, offline", DEMO_EXAMPLES, _demo)
+    demo.add_argument("out", nargs="?", default="segface-demo", help="folder for the output (default: %(default)s)")
     _annotate_options(verb("annotate", "parse every picture of a folder or manifest", ANNOTATE_EXAMPLES, _annotate))
     _query_options(verb("query", "ask the output with SQL (views: stats, masks)", QUERY_EXAMPLES, _query))
-    show = verb("show", "draw picture, mask and legend to a PNG", "example:\n  segface-batch show out/ a.jpg\n", _show)
+    show = verb("show", "draw pictures, masks and legend to a PNG", SHOW_EXAMPLES, _show)
     show.add_argument("out", help="folder of the output")
-    show.add_argument("image_id", help="name of the picture, as in stats.image_id")
+    show.add_argument("image_id", nargs="?", help="one picture, as in stats.image_id (default: a sheet of the first)")
     show.add_argument("--face", metavar="N", type=int, help="number of the face (default: all faces)")
-    show.add_argument("--to", metavar="FILE", help="the PNG to write (default: IMAGE_ID-overlay.png, here)")
+    show.add_argument(
+        "--to", metavar="FILE", help="the PNG to write (default: IMAGE_ID-overlay.png or sheet.png, here)"
+    )
     _checkpoint_verbs(
         verb("checkpoints", "list, fetch or convert the published weights", CHECKPOINTS_EXAMPLES, _list_checkpoints)
     )
@@ -196,10 +218,17 @@ def _no_verb(chosen: argparse.Namespace) -> int:
 
 
 def _annotate(chosen: argparse.Namespace) -> int:
-    job = Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__})
+    _run(Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__}))
+    return 0
+
+
+def _run(job: Job) -> None:
+    """Annotate, and tell on stderr what goes on."""
     from segface_batch import progress
     from segface_batch.pipeline import annotate
 
+    if note := catalog.find(job.checkpoint).note:
+        print(f"{job.checkpoint}: {note}", file=sys.stderr)
     line = progress.Line(sys.stderr)
     try:
         # Ray prints each traceback of a worker on stdout; the one that matters comes as an exception.
@@ -208,6 +237,20 @@ def _annotate(chosen: argparse.Namespace) -> int:
     finally:
         line.end()
     print(progress.report(summary), file=sys.stderr)
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from segface_batch import demo
+
+    _run(demo.job(chosen.out))
+    from segface_batch.curate.query import query, write
+    from segface_batch.curate.sheet import sheet
+
+    for question, sql in demo.QUERIES:
+        print(f"\n{question}")
+        write(query(chosen.out, sql), "table", sys.stdout)
+    print(f"\n{demo.score(chosen.out)}")
+    print(f"\nlook at {sheet(chosen.out, Path(chosen.out) / 'sheet.png')}")
     return 0
 
 
@@ -231,6 +274,11 @@ def _query(chosen: argparse.Namespace) -> int:
 
 
 def _show(chosen: argparse.Namespace) -> int:
+    if chosen.image_id is None:
+        from segface_batch.curate.sheet import sheet
+
+        print(sheet(chosen.out, Path(chosen.to or "sheet.png")))
+        return 0
     from segface_batch.curate.show import show
 
     target = Path(chosen.to or f"{Path(chosen.image_id).stem}-overlay.png")
@@ -239,12 +287,13 @@ def _show(chosen: argparse.Namespace) -> int:
 
 
 def _list_checkpoints(chosen: argparse.Namespace) -> int:
-    rows = [("name", "backbone", "pixels", "data set", "classes", "mean F1", "landmarks")]
+    rows = [("name", "backbone", "pixels", "data set", "classes", "mean F1", "landmarks", "weights")]
     for entry in catalog.CHECKPOINTS.values():
         f1 = "-" if entry.f1 is None else f"{entry.f1:.2f}"
         classes = str(len(entry.dataset.classes))
         needs = entry.dataset.landmarks or "-"
-        rows.append((entry.name, entry.backbone, str(entry.resolution), entry.dataset.name, classes, f1, needs))
+        where = "hub" if entry.asset is None else "in the package"
+        rows.append((entry.name, entry.backbone, str(entry.resolution), entry.dataset.name, classes, f1, needs, where))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -65,6 +65,8 @@ class Job:
             raise ValueError(f"--weights-sha256 {self.weights_sha256}: give 64 lower-case hexadecimal digits")
         if self.weights is not None and self.revision is not None:
             raise ValueError("--revision is for the published file: leave out --revision or --weights")
+        if checkpoint.asset is not None and self.revision is not None:
+            raise ValueError(f"--revision is for published files, and {checkpoint.name} is embedded: leave it out")
         if self.weights is not None and "://" not in self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f"no weights file '{self.weights}'; give a .pt or .safetensors file or its URL")
         self._check_places(checkpoint)

@@ -17,7 +17,7 @@ from segface_batch import catalog
 SMALL = "mobilenet_celeba_512"
 
 #: Two pictures and their credits.
-PORTRAITS = Path(segface_batch.__file__).parent / "assets" / "faces"
+PORTRAITS = Path(segface_batch.__file__).parent / "assets" / "faces" / "portraits"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segface_batch.catalog import CHECKPOINTS, Checkpoint
+from segface_batch.catalog import PUBLISHED, Checkpoint
 from segface_batch.inputs.framing import Framed, frame
 from segface_batch.model import warp, weights
 from segface_batch.model.segface import SegFace, normalised, unfolded
@@ -125,7 +125,7 @@ class Parity:
 def parity(network: SegFace, name: str) -> Parity:
     """How far the network is from what the official code computed for that checkpoint."""
     theirs = golden(name)
-    pixels, landmarks = inputs(CHECKPOINTS[name], theirs.meta["pictures"])
+    pixels, landmarks = inputs(PUBLISHED[name], theirs.meta["pictures"])
     ours = stages(network, pixels, landmarks)
     argmax = ours["logits"].argmax(dim=1).numpy()
     tokens = ours.pop("tokens")[..., ::8].numpy()
@@ -146,10 +146,10 @@ def main(names: list[str]) -> None:
     print("| checkpoint | largest logit difference | mask pixels differing | of | safe pixels differing | seconds |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for name in names or CHECKPOINTS:
+        for name in names or PUBLISHED:
             began = time.monotonic()
             path = filled.published_file(name, Path(folder))
-            result = parity(weights.load(CHECKPOINTS[name], path), name)
+            result = parity(weights.load(PUBLISHED[name], path), name)
             path.unlink()
             figures = f"{result.differences['logits']:.1e} | {result.different} | {result.pixels}"
             seconds = f"{time.monotonic() - began:.1f}"

@@ -55,15 +55,18 @@ def test_without_network_the_cure_is_named(command: Command, tmp_path: Path) -> 
     done = command("annotate", "faces", "out", HF_HOME=str(tmp_path / "empty"))
     assert done.returncode == 1
     assert "--weights FILE" in done.stderr.splitlines()[-1]
+    assert "--checkpoint demo-synthetic comes with the package" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
 def test_the_checkpoints_are_a_table(command: Command) -> None:
     done = command("checkpoints")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["name", "backbone", "pixels", "data", "set", "classes", "mean", "F1", "landmarks"]
+    header = ("name", "backbone", "pixels", "data set", "classes", "mean F1", "landmarks", "weights")
+    assert lines[0].split() == " ".join(header).split()
     assert [line.split()[0] for line in lines[1:]] == list(catalog.CHECKPOINTS)
-    assert lines[1].split()[1:] == ["convnext_base", "512", "CelebAMask-HQ", "19", "89.22", "-"]
+    assert lines[1].split()[1:] == ["convnext_base", "512", "CelebAMask-HQ", "19", "89.22", "-", "hub"]
+    assert lines[-1].split()[1:] == ["mobilenet_small", "192", "CelebAMask-HQ", "19", "-", "-", "in", "the", "package"]
 
 
 def test_a_published_file_becomes_safetensors(command: Command, weights: Path, tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ MISTAKES = {
         {"weights": "s3://b/w.pt", "revision": "main"},
         "--revision is for the published file: leave out --revision or --weights",
     ),
+    "revision of the embedded": (
+        {"checkpoint": "demo-synthetic", "revision": "main"},
+        "--revision is for published files, and demo-synthetic is embedded: leave it out",
+    ),
     "weights": (
         {"weights": "absent.pt"},
         "no weights file 'absent.pt'; give a .pt or .safetensors file or its URL",

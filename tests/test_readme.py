@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pipelines.demo_model import train
 from segface_batch import catalog, cli
 from segface_batch.inputs import decode, fetch, framing
 from segface_batch.output import records
@@ -32,6 +33,18 @@ def commands() -> list[list[str]]:
     return [shlex.split(line.split("segface-batch ", 1)[1]) for line in lines if "segface-batch " in line]
 
 
+def trainings() -> list[list[str]]:
+    """The words behind the training program of every such command in the README."""
+    lines = "\n".join(blocks("sh")).splitlines()
+    program = "-m pipelines.demo_model.train "
+    return [shlex.split(line.split(program, 1)[1]) for line in lines if program in line]
+
+
+@pytest.mark.parametrize("words", trainings(), ids=" ".join)
+def test_every_training_is_one_that_the_program_takes(words: list[str]) -> None:
+    assert catalog.find(train.command_line().parse_args(words).checkpoint)
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
     chosen, unknown = cli.command_line().parse_known_args(words)
@@ -39,12 +52,17 @@ def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> N
     assert callable(chosen.command)
 
 
-def test_the_first_commands_do_what_they_say(
+def test_the_first_command_is_the_demo() -> None:
+    """tests/test_demo.py runs it."""
+    assert commands()[0] == ["demo"]
+
+
+@pytest.mark.slow
+def test_the_first_real_commands_do_what_they_say(
     command: Callable[..., subprocess.CompletedProcess[str]], hub: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "segface_batch" / "assets").mkdir(parents=True)
-    shutil.copytree(PORTRAITS, tmp_path / "segface_batch" / "assets" / "faces")
-    done = command(*commands()[0], HF_HOME=str(hub))
+    shutil.copytree(PORTRAITS, tmp_path / PORTRAITS.relative_to(Path(__file__).parents[1]))
+    done = command(*commands()[1], HF_HOME=str(hub))
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     told = done.stderr.splitlines()

@@ -7,6 +7,8 @@ the mask.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,9 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 Entry = tuple[str, str, tuple[int, int, int] | None]
 
 #: Class id of every published class table that means "everything else"; it is not painted.
-_BACKGROUND = 0
+BACKGROUND = 0
 
+_KEY = ("unit", "seq", "face")
 _COLUMNS = (
     "image_id", "uri", "unit", "seq", "face", "status", "error", "width", "height",
     "box_left", "box_top", "box_right", "box_bottom",
@@ -53,29 +56,43 @@ def show(out: str, image_id: str, target: Path, face: int | None = None) -> Path
     the photograph or the output cannot be read.
     """
     tables = open_tables(out)
-    rows = _rows(tables, image_id, face)
+    drawn = draw(tables, _rows(tables, image_id, face), SIDE)
+    _page(drawn.photograph, drawn.overlay, _legend(drawn.counts, class_table(tables))).save(target, format="PNG")
+    return target
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A photograph, the same in the colours of its classes, and `counts` (256,), mask pixels of each class id."""
+
+    photograph: Image.Image
+    overlay: Image.Image
+    counts: np.ndarray
+
+
+def draw(tables: Tables, rows: list[dict[str, Any]], side: int) -> Drawn:
+    """The faces of one picture (rows of `with_masks`) with a longer side of `side` pixels."""
     photograph = _photograph(rows[0], tables.run["settings"]["max_pixels"])
-    scale = SIDE / max(photograph.size)
+    scale = side / max(photograph.size)
     width, height = (max(1, round(side * scale)) for side in photograph.size)
-    drawn = photograph.resize((width, height), Image.Resampling.LANCZOS)
-    labels = np.full((height, width), _BACKGROUND, np.uint8)
+    small = photograph.resize((width, height), Image.Resampling.LANCZOS)
+    labels = np.full((height, width), BACKGROUND, np.uint8)
     counts = np.zeros(256, np.int64)
     for row in rows:
         mask = masks.decode(row["mask"])
         counts += np.bincount(mask.ravel(), minlength=256)
         _lay(mask, row, labels, scale)
-    classes = {entry["id"]: entry for entry in tables.run["classes"]}
-    page = _page(drawn, _overlay(np.asarray(drawn), labels, classes), _legend(counts, classes))
-    page.save(target, format="PNG")
-    return target
+    return Drawn(small, _overlay(np.asarray(small), labels, class_table(tables)), counts)
+
+
+def class_table(tables: Tables) -> dict[int, dict[str, Any]]:
+    """The output's classes by id: name and color of each."""
+    return {entry["id"]: entry for entry in tables.run["classes"]}
 
 
 def _rows(tables: Tables, image_id: str, face: int | None) -> list[dict[str, Any]]:
     """The statistics of the chosen faces of one picture with the PNG of each under `mask`."""
-    found: list[dict[str, Any]] = []
-    is_named = ds.field("image_id") == image_id
-    for tagged in tables.stats.scanner(columns=list(_COLUMNS), filter=is_named).scan_batches():
-        found += [{**row, "part": tagged.fragment.path} for row in tagged.record_batch.to_pylist()]
+    found = list(rows(tables, ds.field("image_id") == image_id))
     if not found:
         raise ValueError(f"no picture '{image_id}' in the output{_hint(tables, image_id)}")
     if len({(row["unit"], row["seq"]) for row in found}) > 1:
@@ -88,9 +105,24 @@ def _rows(tables: Tables, image_id: str, face: int | None) -> list[dict[str, Any
     if not chosen:
         numbers = ", ".join(str(row["face"]) for row in found)
         raise ValueError(f"'{image_id}' has no face {face}; choose one of {numbers}")
-    table = tables.masks_beside(found[0]["part"]).to_table(columns=["face", "mask"], filter=is_named)
-    png = {row["face"]: row["mask"]["bytes"] for row in table.to_pylist()}
-    return [{**row, "mask": png[row["face"]]} for row in sorted(chosen, key=lambda row: row["face"])]
+    return with_masks(tables, sorted(chosen, key=lambda row: row["face"]))
+
+
+def rows(tables: Tables, condition: ds.Expression) -> Iterator[dict[str, Any]]:
+    """The statistics that meet a condition, in plan order, and the `part` that each lies in."""
+    for tagged in tables.stats.scanner(columns=list(_COLUMNS), filter=condition).scan_batches():
+        for row in tagged.record_batch.to_pylist():
+            yield {**row, "part": tagged.fragment.path}
+
+
+def with_masks(tables: Tables, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, each with the PNG of its mask under `mask`."""
+    png = {}
+    for part in dict.fromkeys(row["part"] for row in found):
+        here = ds.field("image_id").isin([row["image_id"] for row in found if row["part"] == part])
+        table = tables.masks_beside(part).to_table(columns=[*_KEY, "mask"], filter=here)
+        png |= {tuple(row[name] for name in _KEY): row["mask"] for row in table.to_pylist()}
+    return [{**row, "mask": png[tuple(row[name] for name in _KEY)]["bytes"]} for row in found]
 
 
 def _hint(tables: Tables, image_id: str) -> str:
@@ -125,7 +157,7 @@ def _lay(mask: np.ndarray, row: dict[str, Any], labels: np.ndarray, scale: float
     columns = _sample((np.arange(width) + 0.5) / scale, row["box_left"], row["box_right"], mask.shape[1])
     inside = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((columns >= 0) & (columns < mask.shape[1]))
     laid = mask[rows.clip(0, mask.shape[0] - 1)[:, None], columns.clip(0, mask.shape[1] - 1)]
-    painted = inside & (laid != _BACKGROUND)
+    painted = inside & (laid != BACKGROUND)
     labels[painted] = laid[painted]
 
 
@@ -139,7 +171,7 @@ def _overlay(photograph: np.ndarray, labels: np.ndarray, classes: dict[int, dict
     palette = np.zeros((256, 3), np.float32)
     for index, entry in classes.items():
         palette[index] = entry["color"]
-    is_painted = labels != _BACKGROUND
+    is_painted = labels != BACKGROUND
     pixels = photograph.astype(np.float32)
     pixels[is_painted] += OPACITY * (palette[labels[is_painted]] - pixels[is_painted])
     is_border = np.zeros(labels.shape, bool)
@@ -157,7 +189,7 @@ def _legend(counts: np.ndarray, classes: dict[int, dict[str, Any]]) -> list[Entr
         (
             classes[index]["name"],
             f"{shares[index]:.1%}" if shares[index] >= 0.001 else "< 0.1%",
-            None if index == _BACKGROUND else tuple(classes[index]["color"]),
+            None if index == BACKGROUND else tuple(classes[index]["color"]),
         )
         for index in map(int, order)
     ]

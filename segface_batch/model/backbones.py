@@ -240,4 +240,10 @@ BACKBONES: dict[str, BackboneRow] = {
         names=_SWIN_NAMES,
         unused=_SWIN_UNUSED,
     ),
+    "mobilenet_small": BackboneRow(
+        "mobilenetv3_small_100",
+        channels=(16, 24, 48, 576),
+        taps={"indices": (1, 2, 3, 4)},
+        without=("conv_head",),
+    ),
 }

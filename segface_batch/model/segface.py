@@ -28,13 +28,10 @@ from segface_batch.model.backbones import BACKBONES, Backbone
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
-# Sizes of the official decoder.
-_WIDTH = 256
+# Sizes of the official decoder; its two widths are the checkpoint's.
 _HEADS = 8
-_MLP_WIDTH = 2048
 _DEPTH = 2
 _PIXEL_WIDTH = 32
-_FOURIER_FREQUENCIES = _WIDTH // 2
 
 #: A feature becomes 4 x 4 pixels, by two steps of 2 x 2.
 _STRIDE = 4
@@ -73,10 +70,11 @@ class SegFace(nn.Module):
         row = BACKBONES[checkpoint.backbone]
         self.aligned = checkpoint.dataset.landmarks == "five"
         self.backbone = Backbone(row, checkpoint.resolution)
-        self.linear_c = nn.ModuleList(Projection(channels) for channels in row.channels)
-        self.linear_fuse = nn.Conv2d(len(row.channels) * _WIDTH, _WIDTH, kernel_size=1, bias=False)
-        self.pe_layer = PositionCode()
-        self.face_decoder = FaceDecoder(TOKENS[checkpoint.dataset.name])
+        width = checkpoint.width
+        self.linear_c = nn.ModuleList(Projection(channels, width) for channels in row.channels)
+        self.linear_fuse = nn.Conv2d(len(row.channels) * width, width, kernel_size=1, bias=False)
+        self.pe_layer = PositionCode(width)
+        self.face_decoder = FaceDecoder(TOKENS[checkpoint.dataset.name], width, checkpoint.mlp_width)
 
     def forward(self, pixels: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Logits (B, K, R, R) of `normalised` pixels (B, 3, R, R).
@@ -137,9 +135,9 @@ def unfolded(values: Tensor) -> Tensor:
 class Projection(nn.Module):
     """One backbone map to the width of the decoder, and what the fusion makes of it."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(channels, _WIDTH)
+        self.proj = nn.Linear(channels, width)
 
     def forward(self, features: Tensor, mix: Tensor) -> Tensor:
         """(B, C', H, W) and the map's part of the fusion (C, C) -> (B, C, H, W): both products in one."""
@@ -152,9 +150,9 @@ class PositionCode(nn.Module):
 
     positional_encoding_gaussian_matrix: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, _FOURIER_FREQUENCIES))
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
 
     def forward(self, height: int, width: int) -> Tensor:
         """(H, W, C): sines, then cosines, of the middle of every feature."""
@@ -171,20 +169,20 @@ class PositionCode(nn.Module):
 class FaceDecoder(nn.Module):
     """Fused features and position code -> scores of every pixel for every class."""
 
-    def __init__(self, tokens: tuple[str, ...]) -> None:
+    def __init__(self, tokens: tuple[str, ...], width: int, mlp_width: int) -> None:
         super().__init__()
         self.token_names = tuple(f"{name}_token" for name in tokens)
         for name in self.token_names:
-            self.add_module(name, nn.Embedding(1, _WIDTH))
-        self.transformer = TwoWayTransformer()
+            self.add_module(name, nn.Embedding(1, width))
+        self.transformer = TwoWayTransformer(width, mlp_width)
         self.output_upscaling = nn.Sequential(
-            Upscaling(_WIDTH, 2 * _PIXEL_WIDTH),
+            Upscaling(width, 2 * _PIXEL_WIDTH),
             nn.LayerNorm(2 * _PIXEL_WIDTH, eps=1e-6),  # Segment Anything's LayerNorm2d
             nn.GELU(),
             Upscaling(2 * _PIXEL_WIDTH, _PIXEL_WIDTH),
             nn.GELU(),
         )
-        self.output_hypernetwork_mlps = Hypernetwork()
+        self.output_hypernetwork_mlps = Hypernetwork(width)
 
     def forward(self, fused: Tensor, code: Tensor) -> Tensor:
         """(B, H, W, C) and (H, W, C) -> (B, H, W, 2, 2, 2, 2, K); see `unfolded`."""
@@ -202,11 +200,11 @@ class FaceDecoder(nn.Module):
 class TwoWayTransformer(nn.Module):
     """Class tokens and image features attend to each other (Segment Anything's TwoWayTransformer)."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, mlp_width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(first=depth == 0) for depth in range(_DEPTH))
-        self.final_attn_token_to_image = Attention(_WIDTH // 2)
-        self.norm_final_attn = nn.LayerNorm(_WIDTH)
+        self.layers = nn.ModuleList(TwoWayBlock(width, mlp_width, first=depth == 0) for depth in range(_DEPTH))
+        self.final_attn_token_to_image = Attention(width, width // 2)
+        self.norm_final_attn = nn.LayerNorm(width)
 
     def forward(self, class_tokens: Tensor, features: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """(K, C), (B, N, C), (N, C) -> tokens (B, K, C) and features (B, N, C)."""
@@ -220,19 +218,19 @@ class TwoWayTransformer(nn.Module):
 class TwoWayBlock(nn.Module):
     """Tokens to tokens, tokens to image, MLP on tokens, image to tokens.  The class tokens are their own position."""
 
-    def __init__(self, first: bool) -> None:
+    def __init__(self, width: int, mlp_width: int, first: bool) -> None:
         super().__init__()
         self.first = first
-        self.self_attn = Attention(_WIDTH)
-        self.norm1 = nn.LayerNorm(_WIDTH)
-        self.cross_attn_token_to_image = Attention(_WIDTH // 2)
-        self.norm2 = nn.LayerNorm(_WIDTH)
+        self.self_attn = Attention(width, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.cross_attn_token_to_image = Attention(width, width // 2)
+        self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            OrderedDict(lin1=nn.Linear(_WIDTH, _MLP_WIDTH), act=nn.ReLU(), lin2=nn.Linear(_MLP_WIDTH, _WIDTH))
+            OrderedDict(lin1=nn.Linear(width, mlp_width), act=nn.ReLU(), lin2=nn.Linear(mlp_width, width))
         )
-        self.norm3 = nn.LayerNorm(_WIDTH)
-        self.cross_attn_image_to_token = Attention(_WIDTH // 2)
-        self.norm4 = nn.LayerNorm(_WIDTH)
+        self.norm3 = nn.LayerNorm(width)
+        self.cross_attn_image_to_token = Attention(width, width // 2)
+        self.norm4 = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, features: Tensor, class_tokens: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         if self.first:
@@ -250,12 +248,12 @@ class TwoWayBlock(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention, inside of which the width may be smaller."""
 
-    def __init__(self, inner_width: int) -> None:
+    def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(_WIDTH, inner_width)
-        self.k_proj = nn.Linear(_WIDTH, inner_width)
-        self.v_proj = nn.Linear(_WIDTH, inner_width)
-        self.out_proj = nn.Linear(inner_width, _WIDTH)
+        self.q_proj = nn.Linear(width, inner_width)
+        self.k_proj = nn.Linear(width, inner_width)
+        self.v_proj = nn.Linear(width, inner_width)
+        self.out_proj = nn.Linear(inner_width, width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C)."""
@@ -285,11 +283,9 @@ class Upscaling(nn.ConvTranspose2d):
 class Hypernetwork(nn.Module):
     """Class tokens (B, K, C) -> the weights (B, K, 32) that score a pixel."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            (nn.Linear(_WIDTH, _WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.Linear(_WIDTH, _PIXEL_WIDTH))
-        )
+        self.layers = nn.ModuleList((nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, _PIXEL_WIDTH)))
 
     def forward(self, tokens: Tensor) -> Tensor:
         first, second, last = self.layers

@@ -23,9 +23,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from segface_batch.catalog import HUB_REPOSITORY, Checkpoint
+from segface_batch.catalog import DEMO_CHECKPOINT, HUB_REPOSITORY, Checkpoint
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from segface_batch.model.segface import SegFace
@@ -39,6 +40,9 @@ _LARGEST_UNPACKED = 8 * 2**30
 #: torch writes its files as zips.
 _ZIP_BEGINNING = b"PK\x03\x04"
 
+#: Where the embedded files lie.
+_ASSETS = Path(__file__).parents[1] / "assets"
+
 #: Version of the layout that `convert` writes.
 _FORMAT = "segface-batch 1"
 
@@ -50,11 +54,14 @@ _COUNTER = "num_batches_tracked"
 
 
 def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | None = None) -> Path:
-    """The local file with the weights: `weights` (a path, or a URL that fsspec reads), else the published file.
+    """The local file with the weights: `weights` (a path, or a URL that fsspec reads), else the embedded or published
+    file.
 
     A URL is fetched once, into $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch; the published file into the Hugging Face
     cache, at `revision` of the repository.  FileNotFoundError or OSError say in one line what to do instead.
     """
+    if weights is None and checkpoint.asset is not None:
+        return _ASSETS / checkpoint.asset
     if weights is None:
         return _from_hub(checkpoint, revision)
     if "://" in weights:
@@ -123,20 +130,45 @@ def convert(checkpoint: Checkpoint, source: str | os.PathLike[str], target: str 
     The metadata name the checkpoint, data set, classes, resolution and the source's SHA-256.  Only a file that `load`
     accepts is converted; `target` appears whole or not at all.
     """
-    from safetensors.torch import save_file
-
     needed = {found.name for found in _sources(checkpoint, load(checkpoint, source)).values()}
     tensors = read(source)
+    _save(checkpoint, {name: tensors[name].float() for name in needed}, target, {"source_sha256": sha256(source)})
+
+
+def write(
+    checkpoint: Checkpoint,
+    network: SegFace,
+    target: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write a trained network as a file that `load` reads: tensors of `dtype` (default float32) under their official
+    names, and `notes` beside the metadata that `convert` writes.  `target` appears whole or not at all."""
+    import torch
+
+    state, tensors = network.state_dict(), {}
+    for name, source in _sources(checkpoint, network).items():
+        official = tensors.setdefault(source.name, torch.zeros(source.shape, dtype=dtype or torch.float32))
+        source.take(official).copy_(state[name])  # what is taken from a tensor is a view of it
+    _save(checkpoint, tensors, target, notes or {})
+
+
+def _save(
+    checkpoint: Checkpoint, tensors: Mapping[str, Tensor], target: str | os.PathLike[str], notes: Mapping[str, str]
+) -> None:
+    from safetensors.torch import save
+
     metadata = {
         "format": _FORMAT,
         "checkpoint": checkpoint.name,
         "dataset": checkpoint.dataset.name,
         "classes": json.dumps(checkpoint.dataset.class_names),
         "resolution": str(checkpoint.resolution),
-        "source_sha256": sha256(source),
+        **notes,
     }
+    content = save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata)
     with _appearing(Path(target)) as unfinished:
-        save_file({name: tensors[name].float().contiguous() for name in sorted(needed)}, unfinished, metadata)
+        unfinished.write_bytes(content)  # save_file would make a file that its owner alone can read
 
 
 @dataclass(frozen=True)
@@ -274,7 +306,8 @@ def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
         raise OSError(
             f"cannot fetch {checkpoint.hub_file} from huggingface.co/{HUB_REPOSITORY} ({type(error).__name__}); "
             "give a file at hand with --weights FILE, or point HF_HOME at a cache that holds it, filled with "
-            f"'segface-batch checkpoints fetch {checkpoint.name}' on a machine with network"
+            f"'segface-batch checkpoints fetch {checkpoint.name}' on a machine with network; to try things out without "
+            f"any, --checkpoint {DEMO_CHECKPOINT} comes with the package"
         ) from error
 
 

@@ -18,7 +18,7 @@ import pytest
 import timm
 import torch
 
-from segface_batch.catalog import CHECKPOINTS, find
+from segface_batch.catalog import PUBLISHED, find
 from segface_batch.model import weights
 from segface_batch.model.backbones import BACKBONES, Backbone, BackboneRow, official_name
 from segface_batch.model.segface import SegFace, normalised
@@ -30,7 +30,7 @@ TOLERANCE = 2e-3
 CHEAP = ("mobilenet_celeba_512", "swinb_celeba_224", "swinb_celeba_256", "swinb_lapa_224")
 EVERY = [
     pytest.param(name, marks=() if name in CHEAP else pytest.mark.slow)
-    for name in sorted(CHECKPOINTS, key=lambda name: name.rsplit("_", 1)[0])
+    for name in sorted(PUBLISHED, key=lambda name: name.rsplit("_", 1)[0])
 ]
 
 STAGES = {
@@ -110,7 +110,7 @@ def test_what_the_file_holds_besides_follows_from_the_window_size(loaded: Loaded
         assert torch.equal(state[name], tensor.flatten()), name
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_inputs_are_bit_identical_to_the_official_preprocessing(name: str):
     theirs = golden(name)
     pixels, landmarks = inputs(find(name), theirs.meta["pictures"])
@@ -120,7 +120,7 @@ def test_inputs_are_bit_identical_to_the_official_preprocessing(name: str):
 
 
 def test_the_filler_gives_the_recorded_tensors():
-    for name in CHECKPOINTS:
+    for name in PUBLISHED:
         for key, entry in filled.record(name)["tensors"].items():
             # 2.5 s instead of 20: of the big tensors, those of one checkpoint are enough.
             if name != "swinb_celeba_224" and np.prod(entry["shape"]) > 10_000:

@@ -24,9 +24,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from segface_batch.catalog import CHECKPOINTS, find
+from segface_batch.catalog import PUBLISHED, find
 from segface_batch.model import weights
 from segface_batch.model.backbones import BACKBONES
+from segface_batch.model.segface import SegFace
 from tests import filled
 
 NAME = "mobilenet_celeba_512"
@@ -132,7 +133,7 @@ def test_the_file_of_another_backbone_is_refused(published: Path):
     assert "does not fit resnet_celeba_512: " in message
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_what_may_stay_unused_is_what_the_official_code_does_not_use(name: str):
     record, pattern = filled.record(name), BACKBONES[find(name).backbone].unused
     matched = {
@@ -141,6 +142,27 @@ def test_what_may_stay_unused_is_what_the_official_code_does_not_use(name: str):
         if key.endswith(".num_batches_tracked") or (pattern and re.fullmatch(rf"backbone\.({pattern})", key))
     }
     assert matched == {*record["unused_by_inference"], *record.get("derived", ())}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [NAME, "demo-synthetic", "convnext_celeba_512", pytest.param("swinv2b_celeba_512", marks=pytest.mark.slow)],
+)
+def test_a_network_is_read_as_it_was_written(name: str, tmp_path: Path):
+    network = SegFace(find(name))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.uniform_()
+    weights.write(find(name), network, tmp_path / "own.safetensors", notes={"data": "none"})
+    again = weights.load(find(name), tmp_path / "own.safetensors").state_dict()
+    assert again.keys() == network.state_dict().keys()
+    different = [key for key, tensor in network.state_dict().items() if not torch.equal(tensor, again[key])]
+    assert different == []
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "own.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with safe_open(tmp_path / "own.safetensors", framework="pt") as file:
+        assert (file.metadata()["data"], file.metadata()["checkpoint"]) == ("none", name)
 
 
 # Hostile and broken files
@@ -427,7 +449,8 @@ def test_an_unreachable_hub_is_one_quick_line_that_names_the_cure(tmp_path: Path
     assert result.stderr == (
         f"OSError: cannot fetch {NAME}/model_299.pt from huggingface.co/kartiknarayan/SegFace ({reason}); "
         "give a file at hand with --weights FILE, or point HF_HOME at a cache that holds it, filled with "
-        f"'segface-batch checkpoints fetch {NAME}' on a machine with network\n"
+        f"'segface-batch checkpoints fetch {NAME}' on a machine with network; to try things out without any, "
+        "--checkpoint demo-synthetic comes with the package\n"
     )
 
 

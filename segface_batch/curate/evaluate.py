@@ -1,0 +1,73 @@
+"""How well the masks of an output agree with the truth: F1 of each class, as papers on face parsing state it.
+
+Pixels are counted over all pictures together, at the size of the masks; the truth is sampled at the middle of each
+pixel.  K: classes, R: side of a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segface_batch.curate.tables import open_tables
+from segface_batch.output import masks
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`f1` by class name, in the order of the ids; `right` by image_id: the share of pixels that got their class."""
+
+    f1: dict[str, float]
+    right: dict[str, float]
+
+    @property
+    def mean_f1(self) -> float:
+        """Over the classes that occur, background included."""
+        return float(np.nanmean(list(self.f1.values())))
+
+
+def evaluate(out: str, truth: Path) -> Agreement:
+    """Compare the masks of `out` with the label maps in the folder `truth`, for the pictures that have one there.
+
+    The truth of the picture `a/b.jpg` is `truth/a/b.png`, 8-bit class ids of the same frame.  ValueError where no
+    picture has a truth.
+    """
+    tables = open_tables(out)
+    names = [entry["name"] for entry in sorted(tables.run["classes"], key=lambda entry: entry["id"])]
+    confusion, right = np.zeros((len(names), len(names)), np.int64), {}
+    for batch in tables.masks.to_batches(columns=["image_id", "mask"]):
+        for image_id, mask in zip(batch["image_id"].to_pylist(), batch["mask"].to_pylist(), strict=True):
+            file = truth / Path(image_id).with_suffix(".png")
+            if mask is None or not file.is_file():
+                continue
+            found = masks.decode(mask["bytes"])
+            pairs = counted_pairs(np.asarray(sampled(Image.open(file), found.shape)), found, len(names))
+            right[image_id] = float(pairs.trace() / pairs.sum())
+            confusion += pairs
+    if not right:
+        raise ValueError(
+            f"no picture of '{out}' has a truth in '{truth}'; truth/a/b.png belongs to the picture a/b.jpg"
+        )
+    return Agreement(dict(zip(names, map(float, f1(confusion)), strict=True)), right)
+
+
+def sampled(labels: Image.Image, shape: tuple[int, ...]) -> Image.Image:
+    """A label map at another size (height, width): the class at the middle of each new pixel."""
+    height, width = shape
+    return labels.resize((width, height), Image.Resampling.NEAREST)
+
+
+def counted_pairs(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
+    """Two label maps of the same shape -> (K, K) int64: how many pixels of each true class (row) got which (column)."""
+    pairs = truth.astype(np.int64).ravel() * classes + found.ravel()
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def f1(confusion: np.ndarray) -> np.ndarray:
+    """(K, K) counted pairs -> (K,) F1 from 0 to 1: 2 hits / (true + found); NaN for a class that is in neither."""
+    both = confusion.sum(axis=0) + confusion.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return 2 * confusion.diagonal() / both

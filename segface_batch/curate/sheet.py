@@ -1,0 +1,63 @@
+"""A contact sheet: many pictures of an output, each beside its mask in colour, over a legend of the classes."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pyarrow.dataset as ds
+from PIL import Image, ImageDraw, ImageFont
+
+from segface_batch.curate.show import BACKGROUND, class_table, draw, rows, with_masks
+from segface_batch.curate.tables import open_tables
+from segface_batch.output import records
+
+#: Pictures of a sheet, their longer side in pixels, and how many stand in a row.
+PICTURES, SIDE, COLUMNS = 28, 176, 4
+
+_TEXT_PIXELS = 15
+_MARGIN = 6
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+
+
+def sheet(out: str, target: Path, pictures: int = PICTURES) -> Path:
+    """Draw the first `pictures` rows of the output `out` that have a mask into the PNG `target`, and return it.
+
+    ValueError where no row has a mask or a photograph is no longer the one annotated; OSError where one cannot be read.
+    """
+    tables = open_tables(out)
+    chosen = list(itertools.islice(rows(tables, ds.field("status") == records.OK), pictures))
+    if not chosen:
+        raise ValueError(f"no picture of '{out}' has a mask; ask stats for status and error")
+    drawn = [draw(tables, [row], SIDE) for row in with_masks(tables, chosen)]
+    cell_width, cell_height = 2 * SIDE + 3 * _MARGIN, SIDE + _MARGIN
+    columns = min(COLUMNS, len(drawn))
+    legend = _legend(columns * cell_width, [c for i, c in sorted(class_table(tables).items()) if i != BACKGROUND])
+    height = -(-len(drawn) // columns) * cell_height + _MARGIN
+    page = Image.new("RGB", (columns * cell_width, height + legend.height), _PAPER)
+    for number, picture in enumerate(drawn):
+        left, top = number % columns * cell_width + _MARGIN, number // columns * cell_height + _MARGIN
+        page.paste(picture.photograph, (left, top))
+        page.paste(picture.overlay, (left + SIDE + _MARGIN, top))
+    page.paste(legend, (0, height))
+    page.save(target, format="PNG")
+    return target
+
+
+def _legend(width: int, classes: list[dict]) -> Image.Image:
+    """Colour and name of each class, in as many lines as the width needs."""
+    font = ImageFont.load_default(_TEXT_PIXELS)
+    line, gap = _TEXT_PIXELS + 8, 18
+    places, left, top = [], _MARGIN, _MARGIN
+    for entry in classes:
+        needed = _TEXT_PIXELS + 6 + round(font.getlength(entry["name"]))
+        if left + needed > width - _MARGIN:
+            left, top = _MARGIN, top + line
+        places.append((left, top))
+        left += needed + gap
+    legend = Image.new("RGB", (width, top + line), _PAPER)
+    pen = ImageDraw.Draw(legend)
+    for entry, (x, y) in zip(classes, places, strict=True):
+        pen.rectangle((x, y, x + _TEXT_PIXELS, y + _TEXT_PIXELS), fill=tuple(entry["color"]), outline=_INK)
+        pen.text((x + _TEXT_PIXELS + 6, y + _TEXT_PIXELS / 2), entry["name"], fill=_INK, font=font, anchor="lm")
+    return legend

@@ -1,0 +1,54 @@
+"""The demo: the embedded model on the embedded faces, through the whole pipeline, with something to look at.
+
+The faces are two photographs in the public domain and pictures rendered by pipelines/demo_model, whose true masks lie
+beside them, so that the model can be scored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segface_batch import catalog
+from segface_batch.job import Job
+
+ASSETS = Path(__file__).parent / "assets"
+FACES, TRUTH = ASSETS / "faces", ASSETS / "truth"
+
+#: Questions to the output, each with the SQL that answers it.
+QUERIES: tuple[tuple[str, str], ...] = (
+    (
+        "What is in the pictures? (mean share of a picture, in percent)",
+        "select round(100 * avg(frac_hair), 1) as hair, round(100 * avg(frac_skin), 1) as skin, "
+        "round(100 * avg(frac_cloth), 1) as cloth, round(100 * avg(frac_background), 1) as background "
+        "from stats where status = 'ok'",
+    ),
+    (
+        "Who wears glasses? (pixels of the mask)",
+        "select image_id, px_eye_g from stats where px_eye_g > 150 order by px_eye_g desc limit 5",
+    ),
+    (
+        "Is every picture accounted for?",
+        "select status, error, count(*) as pictures from stats group by all order by all",
+    ),
+)
+
+
+def job(out: str) -> Job:
+    """The job that annotates the embedded faces."""
+    return Job(str(FACES), out, checkpoint=catalog.DEMO_CHECKPOINT)
+
+
+def score(out: str) -> str:
+    """How the output of `job` agrees with the renderer's truth, in a few lines."""
+    from segface_batch.curate.evaluate import evaluate
+
+    agreement = evaluate(out, TRUTH)
+    by_f1 = sorted(agreement.f1.items(), key=lambda item: item[1])
+    worst = min(agreement.right, key=lambda image_id: agreement.right[image_id])
+    return (
+        f"mean F1 {agreement.mean_f1:.2f} over {len(by_f1)} classes on {len(agreement.right)} rendered faces "
+        "(against the renderer's truth)\n"
+        f"  best:  {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:-6:-1])}\n"
+        f"  worst: {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:5])}\n"
+        f"  the picture with the most wrong pixels: {worst} ({1 - agreement.right[worst]:.0%})"
+    )

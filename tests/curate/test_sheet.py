@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segface_batch.catalog import LAPA
+from segface_batch.curate import sheet as sheets
+from segface_batch.curate.sheet import sheet
+from segface_batch.curate.show import OPACITY
+from tests.curate import small_output
+
+
+def color_of(name: str) -> tuple[int, int, int]:
+    return LAPA.classes[LAPA.class_names.index(name)].color
+
+
+def test_each_face_stands_beside_its_overlay_over_a_legend(tmp_path: Path) -> None:
+    out = small_output.small_output(tmp_path)
+    page = np.asarray(Image.open(sheet(str(out), tmp_path / "sheet.png")))
+    cell = 2 * sheets.SIDE + 3 * sheets._MARGIN
+    assert page.shape[1] == 3 * cell  # a/one.png, and both faces of two.png; broken.png and empty.png have no mask
+    middle = sheets._MARGIN + sheets.SIDE // 4  # of a photograph of 2 : 1
+    photograph, overlay = page[middle, sheets._MARGIN + 4], page[middle, 2 * sheets._MARGIN + sheets.SIDE + 4]
+    assert photograph.tolist() == [203, 3, 3]
+    assert overlay.tolist() == [203, 3, 3]  # background there
+    top = sheets._MARGIN + 2
+    hair = [round(b + OPACITY * (a - b)) for a, b in zip(color_of("hair"), (203, 3, 3), strict=True)]
+    assert page[top, 2 * sheets._MARGIN + sheets.SIDE + 4].tolist() == hair
+    legend = {tuple(pixel) for row in page[sheets.SIDE + 2 * sheets._MARGIN :].tolist() for pixel in row}
+    assert {color_of(name) for name in LAPA.class_names if name != "background"} <= legend
+
+
+def test_a_sheet_shows_as_many_as_asked(tmp_path: Path) -> None:
+    out = small_output.small_output(tmp_path)
+    with Image.open(sheet(str(out), tmp_path / "sheet.png", pictures=1)) as page:
+        assert page.width == 2 * sheets.SIDE + 3 * sheets._MARGIN
+
+
+def test_an_output_without_masks_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    small_output.write_part(out, 0, [small_output.row("broken.png", "broken.png", 0)])
+    with pytest.raises(ValueError, match=r"no picture of .* has a mask"):
+        sheet(str(out), tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()
