@@ -275,6 +275,8 @@ def _query(chosen: argparse.Namespace) -> int:
 
 def _show(chosen: argparse.Namespace) -> int:
     if chosen.image_id is None:
+        if chosen.face is not None:
+            raise ValueError(f"--face {chosen.face} is for one picture: give its IMAGE_ID too")
         from segface_batch.curate.sheet import sheet
 
         print(sheet(chosen.out, Path(chosen.to or "sheet.png")))

@@ -48,6 +48,7 @@ def score(out: str) -> str:
     return (
         f"mean F1 {agreement.mean_f1:.2f} over {len(by_f1)} classes on {len(agreement.right)} rendered faces "
         "(against the renderer's truth)\n"
+        f"  this is {catalog.DEMO_CHECKPOINT}: {catalog.find(catalog.DEMO_CHECKPOINT).note}\n"
         f"  best:  {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:-6:-1])}\n"
         f"  worst: {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:5])}\n"
         f"  the picture with the most wrong pixels: {worst} ({1 - agreement.right[worst]:.0%})"

@@ -41,6 +41,7 @@ def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
         (["query", "nowhere", "select 1"], "nowhere"),
         (["query", "out", "select 1", "--format", "csv", "--to", "out/stats/a.csv"], "lies inside the output"),
         (["show", "nowhere", "a.jpg"], "nowhere"),
+        (["show", "nowhere", "--face", "1"], "segface-batch: --face 1 is for one picture: give its IMAGE_ID too"),
         (["checkpoints", "fetch", "swinb"], "unknown checkpoint 'swinb'"),
     ],
 )

@@ -28,6 +28,8 @@ def train(settings: argparse.Namespace) -> None:
     published = catalog.find(settings.checkpoint)
     if not settings.faces.is_dir():
         raise FileNotFoundError(f"no folder '{settings.faces}'; give one with images/ and labels/")
+    if not settings.target.absolute().parent.is_dir():
+        raise FileNotFoundError(f"no folder '{settings.target.parent}' for {settings.target.name}; make it first")
     import numpy as np
     import torch
     from torch import distributed
@@ -54,7 +56,8 @@ def train(settings: argparse.Namespace) -> None:
 
     faces = Faces(settings.faces, checkpoint, varied=True)
     if len(faces) < settings.batch_size * processes:
-        raise ValueError(f"'{settings.faces}' has {len(faces)} faces, less than one batch; give --batch-size 1 or more")
+        raise ValueError(f"'{settings.faces}' has {len(faces)} faces, less than one batch; give a smaller --batch-size")
+    held_out = Faces(settings.held_out, checkpoint) if settings.held_out else None
     sampler = DistributedSampler(faces, processes, rank, seed=settings.seed)
     loader = DataLoader(faces, settings.batch_size, sampler=sampler, num_workers=settings.workers, drop_last=True)
     training = Training.of(network, settings, len(loader))
@@ -76,8 +79,7 @@ def train(settings: argparse.Namespace) -> None:
         rate = processes * settings.batch_size * len(loader) / (time.monotonic() - begun)
         line = f"epoch {epoch + 1}/{settings.epochs}: loss {mean_loss:.4f}, {rate:.1f} images/s"
         last = epoch + 1 == settings.epochs
-        if settings.held_out and ((epoch + 1) % settings.check_every == 0 or last):
-            held_out = Faces(settings.held_out, checkpoint)
+        if held_out and ((epoch + 1) % settings.check_every == 0 or last):
             found = measured(training.average.module, held_out, settings.batch_size)  # pyright: ignore[reportArgumentType]
             scores = {name: None if np.isnan(score) else round(score, 4) for name, score in found.items()}
             each = ", ".join(f"{name} {score:.2f}" for name, score in found.items())
@@ -88,7 +90,7 @@ def train(settings: argparse.Namespace) -> None:
         torch.save({"epoch": epoch + 1, "scores": scores, **state}, unfinished)
         os.replace(unfinished, kept)
     if rank == 0:
-        notes = dict(note.split("=", 1) for note in settings.note)
+        notes = dict(settings.note)
         if scores:
             notes |= {"f1": json.dumps(scores)}
         dtype = torch.float16 if settings.half else torch.float32
@@ -121,11 +123,18 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--check-every", metavar="N", type=int, default=1, help="epochs between measurements")
     parser.add_argument("--half", action="store_true", help="write float16, half the size")
     parser.add_argument(
-        "--note", metavar="KEY=VALUE", action="append", default=[], help="goes into the file's metadata"
+        "--note", metavar="KEY=VALUE", type=_note, action="append", default=[], help="goes into the file's metadata"
     )
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="processes that read and vary pictures")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     return parser
+
+
+def _note(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is no KEY=VALUE")
+    return key, value
 
 
 def main(words: Sequence[str] | None = None) -> None:

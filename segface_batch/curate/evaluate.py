@@ -44,7 +44,9 @@ def evaluate(out: str, truth: Path) -> Agreement:
             if mask is None or not file.is_file():
                 continue
             found = masks.decode(mask["bytes"])
-            pairs = counted_pairs(np.asarray(sampled(Image.open(file), found.shape)), found, len(names))
+            with Image.open(file) as labels:
+                true = np.asarray(labels.resize(found.shape[::-1], Image.Resampling.NEAREST))
+            pairs = counted_pairs(true, found, len(names))
             right[image_id] = float(pairs.trace() / pairs.sum())
             confusion += pairs
     if not right:
@@ -52,12 +54,6 @@ def evaluate(out: str, truth: Path) -> Agreement:
             f"no picture of '{out}' has a truth in '{truth}'; truth/a/b.png belongs to the picture a/b.jpg"
         )
     return Agreement(dict(zip(names, map(float, f1(confusion)), strict=True)), right)
-
-
-def sampled(labels: Image.Image, shape: tuple[int, ...]) -> Image.Image:
-    """A label map at another size (height, width): the class at the middle of each new pixel."""
-    height, width = shape
-    return labels.resize((width, height), Image.Resampling.NEAREST)
 
 
 def counted_pairs(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:

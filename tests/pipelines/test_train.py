@@ -169,6 +169,23 @@ def test_label_maps_may_have_another_size_than_their_pictures(folder: Path, tmp_
     assert torch.equal(Faces(tmp_path, TINY)[3][1], Faces(folder, TINY)[3][1])
 
 
+def test_lapa_faces_bring_their_landmarks_and_do_not_move(folder: Path, tmp_path: Path) -> None:
+    lapa = replace(catalog.find("swinb_lapa_224"), resolution=32)
+    for kind in ("images", "labels", "landmarks"):
+        (tmp_path / kind).mkdir()
+    Image.new("RGB", (64, 64), (200, 100, 50)).save(tmp_path / "images" / "a.png")
+    truth = np.zeros((64, 64), np.uint8)
+    truth[16:, 8:40] = 1
+    Image.fromarray(truth).save(tmp_path / "labels" / "a.png")
+    points = [(20, 24), (44, 24), (32, 36), (24, 48), (40, 48)]
+    lines = ["5", *(f"{x} {y}" for x, y in points)]
+    (tmp_path / "landmarks" / "a.txt").write_text("\n".join(lines))
+    for _ in range(8):
+        _, labels, landmarks = Faces(tmp_path, lapa, varied=True)[0]
+        assert landmarks.tolist() == [[x / 2, y / 2] for x, y in points]
+        assert labels.tolist() == truth[::2, ::2].tolist()
+
+
 def test_what_is_no_label_map_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "images").symlink_to(folder / "images")
