@@ -109,15 +109,29 @@ def mirrored_classes(names: Sequence[str]) -> Tensor:
     return torch.tensor([names.index(other.get(name, name)) for name in names], dtype=torch.uint8)
 
 
-def loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (B, K, R, R) and class ids (B, R, R) -> half cross-entropy, half Dice over the batch, mean of classes."""
+def rarity(faces: Faces, power: float) -> Tensor:
+    """(K,) float32: what a pixel of each class counts in the cross-entropy, its share of all pixels to the power of
+    -`power`, on average 1 over the pixels; with the power 0 all count alike, as SegFace's do."""
+    count = len(faces.mirrored)
+    pixels = np.zeros(count, np.int64)
+    for name in faces.names if power else []:
+        with Image.open(faces.folder / "labels" / f"{name}.png") as labels:
+            pixels += np.bincount(np.asarray(labels).ravel(), minlength=count)[:count]
+    share = torch.from_numpy(np.maximum(pixels, 1) / np.maximum(pixels, 1).sum())
+    weights = share**-power
+    return (weights / (weights * share).sum()).float() if power else torch.ones(count)
+
+
+def loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Logits (B, K, R, R), class ids (B, R, R) and what a pixel of each class counts (K,) -> half cross-entropy, half
+    Dice over the batch, mean of classes."""
     count = logits.shape[1]
     logs = logits.permute(0, 2, 3, 1).reshape(-1, count).float().log_softmax(dim=1)
     truth = labels.reshape(-1).long()
     hits = logs.gather(1, truth[:, None]).squeeze(1)
     shared = torch.zeros(count, device=logs.device).index_add(0, truth, hits.exp())
     sizes = logs.exp().sum(dim=0) + torch.bincount(truth, minlength=count)
-    return 0.5 * -hits.mean() + 0.5 * (1 - ((2 * shared + 1) / (sizes + 1)).mean())
+    return 0.5 * -(hits * weights[truth]).mean() + 0.5 * (1 - ((2 * shared + 1) / (sizes + 1)).mean())
 
 
 def measured(network: SegFace, faces: Faces, batch_size: int) -> dict[str, float]:
@@ -159,7 +173,7 @@ class Training:
     def parts(self) -> dict[str, AveragedModel | SegFace | AdamW | SequentialLR]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def epoch(self, forward: nn.Module, loader: DataLoader) -> float:
+    def epoch(self, forward: nn.Module, loader: DataLoader, weights: Tensor) -> float:
         """Once through all faces; the mean loss."""
         self.network.train()
         device, total = next(self.network.parameters()).device, 0.0
@@ -168,7 +182,7 @@ class Training:
             inputs *= (COLOR_CAST * torch.randn(len(inputs), 3, 1, 1, device=device)).exp()
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits = forward(inputs, landmarks.to(device))
-            error = loss(logits, labels.to(device))
+            error = loss(logits, labels.to(device), weights)
             self.optimizer.zero_grad(set_to_none=True)
             error.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)

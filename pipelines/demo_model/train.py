@@ -36,7 +36,7 @@ def train(settings: argparse.Namespace) -> None:
     from torch.nn.parallel import DistributedDataParallel
     from torch.utils.data import DataLoader, DistributedSampler
 
-    from pipelines.demo_model.learning import Faces, Training, measured
+    from pipelines.demo_model.learning import Faces, Training, measured, rarity
     from segface_batch.model import weights
     from segface_batch.model.segface import SegFace
 
@@ -60,6 +60,7 @@ def train(settings: argparse.Namespace) -> None:
     held_out = Faces(settings.held_out, checkpoint) if settings.held_out else None
     sampler = DistributedSampler(faces, processes, rank, seed=settings.seed)
     loader = DataLoader(faces, settings.batch_size, sampler=sampler, num_workers=settings.workers, drop_last=True)
+    class_weights = rarity(faces, settings.balance).to(device)
     training = Training.of(network, settings, len(loader))
     kept = settings.target.with_name(f"{settings.target.name}.state")
     first, scores = 0, dict[str, float | None]()
@@ -73,7 +74,7 @@ def train(settings: argparse.Namespace) -> None:
         sampler.set_epoch(epoch)
         torch.manual_seed(settings.seed + 1000 * (epoch + 1) + rank)
         begun = time.monotonic()
-        mean_loss = training.epoch(forward, loader)
+        mean_loss = training.epoch(forward, loader, class_weights)
         if rank > 0:
             continue
         rate = processes * settings.batch_size * len(loader) / (time.monotonic() - begun)
@@ -119,6 +120,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--weight-decay", metavar="D", type=float, default=0.05, help="default: %(default)s")
     parser.add_argument("--milestones", metavar="EPOCH", type=int, nargs="+",
                         help="after these the rate falls to a tenth (default: it falls as a cosine)")  # fmt: skip
+    parser.add_argument("--balance", metavar="POWER", type=float, default=0.0,
+                        help="count a pixel of a class that has the share S of all pixels S^-POWER times "
+                             "in the cross-entropy (default: all alike; 0.5 for thin and rare things)")  # fmt: skip
     parser.add_argument("--held-out", metavar="FOLDER", type=Path, help="measure F1 on the pairs of another folder")
     parser.add_argument("--check-every", metavar="N", type=int, default=1, help="epochs between measurements")
     parser.add_argument("--half", action="store_true", help="write float16, half the size")

@@ -1,0 +1,109 @@
+"""Files: written under a temporary name in their folder, made durable, and linked to their final name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+from segface_batch.storage import failpoint
+from segface_batch.storage.store import Entry
+
+#: What file systems without hard links answer to `link`.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Local:
+    """The files of this machine, mounted ones too; places are paths, or file:// URLs where they are read."""
+
+    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None) -> bytes:
+        # Without O_NONBLOCK opening a FIFO that nobody writes to would wait for ever.
+        path = _path(place)
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.ENODEV, "not a regular file", place)
+            start, end = span or (0, before.st_size)
+            if end - start > max_bytes:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
+            file.seek(start)
+            data = file.read(end - start)
+            after = os.fstat(file.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise OSError(errno.ESTALE, "changed while it was read", place)
+        return data
+
+    def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
+        folder, name = os.path.split(place)
+        os.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            failpoint.reached("written", place)
+            if overwrite:
+                os.replace(temporary, place)
+            else:
+                _create(temporary, place)
+        except FileExistsError:
+            return False
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        _make_durable(folder)
+        return True
+
+    def remove(self, places: Iterable[str]) -> None:
+        for place in places:
+            try:
+                os.unlink(place)
+            except FileNotFoundError:
+                pass
+            except (IsADirectoryError, PermissionError):
+                shutil.rmtree(place)
+
+    def listing(self, folder: str) -> Iterator[Entry]:
+        try:
+            with os.scandir(folder) as children:
+                entries = sorted(children, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self.listing(entry.path)
+            else:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    yield Entry(entry.path, entry.stat(follow_symlinks=False).st_size)
+
+
+def _path(place: str) -> str:
+    """The path of a place; a file:// URL keeps every byte of names that are no UTF-8."""
+    return os.fsdecode(unquote_to_bytes(place.removeprefix("file://"))) if place.startswith("file://") else place
+
+
+def _create(temporary: str, place: str) -> None:
+    """FileExistsError where a rename would overwrite."""
+    try:
+        os.link(temporary, place)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Two writers who get here at the same time have the same content.
+        if os.path.exists(place):
+            raise FileExistsError(place) from None
+        os.replace(temporary, place)
+
+
+def _make_durable(folder: str) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,86 @@
+"""Storage options: arguments for fsspec's file systems, given as JSON, kept by each process for itself.
+
+Secrets stay out of command lines, task arguments and outputs: they come from a file that every node can read, or
+from the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE, roles, FSSPEC_S3_KEY, ...), which is read when nothing is given.
+Standard library only, but for `configure`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+#: Clients for s3:// URLs.
+S3_CLIENTS = ("s3fs", "obstore")
+
+#: Words in the name of an option whose value must not be seen.
+_SECRET_WORDS = ("secret", "token", "password", "passwd", "credential", "account_key", "connection_string", "sas")
+
+
+def check(options: str | None) -> None:
+    """ValueError or FileNotFoundError, in one line with the cure, for what is no storage options."""
+    if options is None:
+        return
+    shown = [name for name in _names(_parsed(options)) if _is_secret(name)]
+    if shown and _is_json(options):
+        raise ValueError(
+            f"--storage-options has '{shown[0]}' on the command line, where every user of the machine can read it; "
+            "put the JSON into a file and name the file, or use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
+@cache
+def configure(options: str | None, s3_client: str = "s3fs") -> None:
+    """Make the options those of this process; what was configured before is replaced."""
+    from fsspec.config import conf
+
+    conf.pop("segface_batch", None)
+    if options is not None:
+        conf.update(_by_protocol(_parsed(options)))
+    conf["segface_batch"] = {"s3_client": s3_client}
+
+
+def _parsed(options: str) -> dict[str, Any]:
+    text = options
+    if not _is_json(options):
+        path = Path(options)
+        if not path.is_file():
+            raise FileNotFoundError(f"no file '{options}'; give --storage-options a JSON file or a JSON object")
+        text = path.read_text()
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--storage-options: {_source(options)} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f'--storage-options: give an object like {{"anon": true}}, not {_source(options)}')
+    return found
+
+
+def _source(options: str) -> str:
+    return "the text" if _is_json(options) else f"'{options}'"
+
+
+def _is_json(options: str) -> bool:
+    return options.lstrip().startswith(("{", "[", '"'))
+
+
+def _by_protocol(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """{"s3": {...}, "gs": {...}} as it is; plain options are those of s3."""
+    from fsspec import available_protocols
+
+    named = options and all(name in available_protocols() and isinstance(options[name], dict) for name in options)
+    return options if named else {"s3": options}
+
+
+def _names(options: dict[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        yield name
+        if isinstance(value, dict):
+            yield from _names(value)
+
+
+def _is_secret(name: str) -> bool:
+    return name == "key" or any(word in name.lower() for word in _SECRET_WORDS)
