@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from segface_batch import catalog, job as jobs
 from segface_batch.job import Job
+from segface_batch.storage import configure, options
 
 FIRST_JOB = """\
 a look, without any download:
@@ -36,9 +37,21 @@ examples:
   segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # much faster on a CPU
   segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
   segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
-  RAY_ADDRESS=10.0.0.1:6379 segface-batch annotate /mnt/faces /mnt/out --num-gpus 1 --actors 8:8
+  segface-batch annotate s3://bucket/faces s3://bucket/out
+  segface-batch annotate shards/ more.parquet out/                         # WebDataset tars, Parquet with pictures
+  segface-batch annotate manifest.csv out/ --columns source,license        # these are repeated in stats
+  segface-batch annotate faces/ out/ --new                                 # later: pictures added since
+  RAY_ADDRESS=10.0.0.1:6379 segface-batch annotate s3://bucket/faces s3://bucket/out --num-gpus 1 --actors 8:8
 
 The same command again finishes what is missing and changes nothing when all is done.
+"""
+
+VERIFY_EXAMPLES = """\
+examples:
+  segface-batch verify out/
+  segface-batch verify s3://bucket/out --quick    # keys and counts, without reading every byte
+
+Exit code 0: every planned picture is there exactly once and the files are those that were written; else 1.
 """
 
 QUERY_EXAMPLES = """\
@@ -135,9 +148,14 @@ def command_line() -> Parser:
     demo = verb("demo", "run all of it on embedded faces with an embedded model, offline", DEMO_EXAMPLES, _demo)
     demo.add_argument("out", nargs="?", default="segface-demo", help="folder for the output (default: %(default)s)")
     _annotate_options(verb("annotate", "parse every picture of a folder or manifest", ANNOTATE_EXAMPLES, _annotate))
+    verify = verb("verify", "check that every picture is in an output exactly once", VERIFY_EXAMPLES, _verify)
+    verify.add_argument("out", help="folder or URL of the output")
+    verify.add_argument("--quick", action="store_true", help="do not compare the files' sha256")
+    _storage_options(verify)
     _query_options(verb("query", "ask the output with SQL (views: stats, masks)", QUERY_EXAMPLES, _query))
     show = verb("show", "draw pictures, masks and legend to a PNG", SHOW_EXAMPLES, _show)
-    show.add_argument("out", help="folder of the output")
+    _storage_options(show)
+    show.add_argument("out", help="folder or URL of the output")
     show.add_argument("image_id", nargs="?", help="one picture, as in stats.image_id (default: a sheet of the first)")
     show.add_argument("--face", metavar="N", type=int, help="number of the face (default: all faces)")
     show.add_argument(
@@ -150,8 +168,10 @@ def command_line() -> Parser:
 
 
 def _annotate_options(sub: Parser) -> None:
-    sub.add_argument("input", help="folder of pictures, or a manifest: .txt, .csv or .parquet with a column uri")
-    sub.add_argument("output", help="folder for the output; made if absent")
+    sub.add_argument("input", nargs="+",
+                     help="folder or URL prefix with pictures, .tar or .parquet files in it; such a file; or a "
+                          "manifest: .txt, .csv or .parquet with a column uri")  # fmt: skip
+    sub.add_argument("output", help="folder or URL prefix for the output; made if absent")
     model = sub.add_argument_group("model")
     model.add_argument("--checkpoint", metavar="NAME", default=catalog.DEFAULT_CHECKPOINT,
                        help="published checkpoint, see 'segface-batch checkpoints' (default: %(default)s)")  # fmt: skip
@@ -163,6 +183,8 @@ def _annotate_options(sub: Parser) -> None:
                        help="where the network runs (default: %(default)s: GPUs where Ray has some)")  # fmt: skip
     model.add_argument("--precision", choices=jobs.PRECISIONS, default="fp32",
                        help="bf16 is faster and not exact (default: %(default)s)")  # fmt: skip
+    model.add_argument("--parser", metavar="MODULE:CLASS",
+                       help="a network of your own: a subclass of segface_batch.parse.ParseUnits")  # fmt: skip
     work = sub.add_argument_group("work")
     work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
     work.add_argument("--threads", metavar="N", type=int, help="CPU threads of an actor (default: 1, with a GPU 4)")
@@ -173,10 +195,35 @@ def _annotate_options(sub: Parser) -> None:
                       help="larger pictures become errors 'too_large' (default: %(default)s)")  # fmt: skip
     work.add_argument("--part-rows", metavar="N", type=int, default=jobs.DEFAULT_PART_ROWS,
                       help="pictures in one Parquet file (default: %(default)s)")  # fmt: skip
+    what = sub.add_argument_group("input")
+    what.add_argument("--columns", metavar="NAME,...", type=_words, default=(),
+                      help="columns of the manifest that stats repeats")  # fmt: skip
+    what.add_argument("--image-column", metavar="NAME", help="column of Parquet files that has the pictures")
+    again = sub.add_argument_group("again")
+    again.add_argument("--new", action="store_true", help="look for pictures added to the input, as more parts")
+    again.add_argument("--retry-errors", action="store_true", help="try pictures with errors once more")
+    again.add_argument("--takeover", action="store_true", help="stop another run on this output and go on from it")
+    limits = sub.add_argument_group("errors")
+    limits.add_argument("--max-errors", metavar="N", type=int, help="stop when more pictures have errors")
+    limits.add_argument("--allow-unreadable", action="store_true",
+                        help="record errors also where all pictures of a unit are forbidden or unfetchable, which "
+                             "otherwise stops the run")  # fmt: skip
+    _storage_options(sub)
+
+
+def _storage_options(sub: argparse.ArgumentParser) -> None:
+    storage = sub.add_argument_group("storage")
+    storage.add_argument("--storage-options", metavar="JSON",
+                         help="arguments of fsspec's file systems, or a file with them, which may hold secrets "
+                              "(default: the AWS environment)")  # fmt: skip
+    storage.add_argument("--s3-client", choices=options.S3_CLIENTS, default="s3fs",
+                         help="obstore is faster, verifies no checksums, needs the extra fast-s3 "
+                              "(default: %(default)s)")  # fmt: skip
 
 
 def _query_options(sub: Parser) -> None:
-    sub.add_argument("out", help="folder of the output")
+    sub.add_argument("out", help="folder or URL of the output")
+    _storage_options(sub)
     sub.add_argument("sql", help="one SELECT over stats and masks, in DuckDB's SQL")
     sub.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table",
                      help="form of the answer (default: %(default)s; parquet needs --to)")  # fmt: skip
@@ -207,6 +254,10 @@ def _span(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"'{text}' is no MIN:MAX, like 2:8") from None
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def _no_verb(chosen: argparse.Namespace) -> int:
     if not chosen.version:
         chosen.parser.print_help(sys.stderr)
@@ -218,6 +269,7 @@ def _no_verb(chosen: argparse.Namespace) -> int:
 
 
 def _annotate(chosen: argparse.Namespace) -> int:
+    chosen.input = tuple(chosen.input)
     _run(Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__}))
     return 0
 
@@ -254,11 +306,26 @@ def _demo(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(chosen: argparse.Namespace) -> int:
+    _use_storage(chosen)
+    from segface_batch.output import verify
+
+    report = verify.verify(chosen.out, chosen.quick)
+    print("\n".join(verify.lines(report, chosen.out)))
+    return 0 if report.complete else 1
+
+
+def _use_storage(chosen: argparse.Namespace) -> None:
+    options.check(chosen.storage_options)
+    configure(chosen.storage_options, chosen.s3_client)
+
+
 def _query(chosen: argparse.Namespace) -> int:
     if chosen.to and Path(chosen.to).resolve().is_relative_to(Path(chosen.out).resolve()):
         raise ValueError(
             f"'{chosen.to}' lies inside the output, where readers would take it for a part; write elsewhere"
         )
+    _use_storage(chosen)
     from segface_batch.curate.query import query, write
 
     rows = query(chosen.out, chosen.sql, timeout=chosen.timeout, memory_limit=chosen.memory_limit)
@@ -274,6 +341,7 @@ def _query(chosen: argparse.Namespace) -> int:
 
 
 def _show(chosen: argparse.Namespace) -> int:
+    _use_storage(chosen)
     if chosen.image_id is None:
         if chosen.face is not None:
             raise ValueError(f"--face {chosen.face} is for one picture: give its IMAGE_ID too")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from segface_batch import catalog
+from segface_batch.storage import options
 
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 
-#: Manifests are told from folders by these endings.
-MANIFEST_SUFFIXES = (".txt", ".csv", ".parquet")
+#: Files that list or hold pictures are told from folders by these endings.
+INPUT_SUFFIXES = (".txt", ".csv", ".parquet", ".tar")
 
 #: 16,384 masks of 512 x 512 make a part of about 100 MB (5.7 kB each, measured on synthetic masks).
 DEFAULT_PART_ROWS = 16_384
@@ -25,17 +27,19 @@ DEFAULT_MAX_PIXELS = 80_000_000
 class Job:
     """What to annotate, with what, and how; the field names are the option names of `annotate`.
 
-    `input` is a folder of pictures (searched recursively) or a manifest: a .txt, .csv or .parquet file that lists
-    them.  Everything that is None is chosen when the run starts, from the machine or cluster it runs on.
+    `input` is one or several of: a folder or URL prefix of pictures, .tar or .parquet files (searched recursively), a
+    manifest (.txt, .csv or .parquet with a column uri), a .parquet file with pictures in it, a WebDataset .tar.
+    Everything that is None is chosen when the run starts, from the machine or cluster it runs on.
     ValueError, FileNotFoundError or NotADirectoryError, in one line with the cure, for settings that cannot work.
     """
 
-    input: str
+    input: str | tuple[str, ...]
     output: str
     checkpoint: str = catalog.DEFAULT_CHECKPOINT
     weights: str | None = None  # a local path or any fsspec URL; None fetches the published file
     weights_sha256: str | None = None
     revision: str | None = None  # of the Hugging Face repository
+    parser: str | None = None  # MODULE:CLASS, a subclass of parse.ParseUnits
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int | None = None
@@ -44,15 +48,32 @@ class Job:
     num_gpus: float | None = None  # GPUs of an actor
     max_pixels: int = DEFAULT_MAX_PIXELS
     part_rows: int = DEFAULT_PART_ROWS
+    columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
+    image_column: str | None = None  # of Parquet files with pictures
+    storage_options: str | None = None  # JSON, or a file with JSON that every node can read
+    s3_client: str = "s3fs"
+    new: bool = False  # look for pictures added to the inputs since
+    retry_errors: bool = False
+    max_errors: int | None = None  # of this run
+    allow_unreadable: bool = False
+    takeover: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     def __post_init__(self) -> None:
         checkpoint = catalog.find(self.checkpoint)
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("s3-client", self.s3_client, options.S3_CLIENTS)
+        options.check(self.storage_options)
         for option in ("batch_size", "threads", "max_pixels", "part_rows"):
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise ValueError(f"--{option.replace('_', '-')} {value}: give a whole number from 1 up")
+        if self.max_errors is not None and self.max_errors < 0:
+            raise ValueError(f"--max-errors {self.max_errors}: give a whole number from 0 up")
         if self.actors is not None and not 1 <= self.actors[0] <= self.actors[1]:
             raise ValueError(f"--actors {self.actors[0]}:{self.actors[1]}: give MIN:MAX with 1 <= MIN <= MAX")
         if self.num_gpus is not None and self.num_gpus < 0:
@@ -61,6 +82,8 @@ class Job:
             raise ValueError("--device cuda with --num-gpus 0: Ray hides every GPU then; leave --num-gpus out")
         if self.device == "cpu" and self.num_gpus:
             raise ValueError(f"--device cpu with --num-gpus {self.num_gpus}: leave one of them out")
+        if self.parser is not None and not re.fullmatch(r"[\w.]+:\w+", self.parser):
+            raise ValueError(f"--parser {self.parser}: give MODULE:CLASS, like my_package.parsers:Mine")
         if self.weights_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
             raise ValueError(f"--weights-sha256 {self.weights_sha256}: give 64 lower-case hexadecimal digits")
         if self.weights is not None and self.revision is not None:
@@ -72,27 +95,42 @@ class Job:
         self._check_places(checkpoint)
 
     def _check_places(self, checkpoint: catalog.Checkpoint) -> None:
-        for place in (self.input, self.output):
-            if "://" in place:
-                raise ValueError(f"'{place}' is a URL; give a local or mounted folder (a manifest may list URLs)")
-        source, out = Path(self.input), Path(self.output)
-        if not source.exists():
-            raise FileNotFoundError(f"no folder or manifest '{self.input}'; check the path")
-        if source.is_file() and source.suffix.lower() not in MANIFEST_SUFFIXES:
-            known = ", ".join(MANIFEST_SUFFIXES)
-            raise ValueError(f"'{self.input}' is neither a folder nor a manifest ({known}); give the folder it is in")
-        if source.is_dir() and checkpoint.dataset.landmarks:
-            points = {"five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
-            raise ValueError(
-                f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "
-                "manifest with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
-            )
+        if not self.inputs:
+            raise ValueError("no input; give a folder, a manifest or a URL")
+        for place in (*self.inputs, self.output):
+            if "@" in urlsplit(place).netloc and "://" in place:
+                where = place.partition("@")[2]
+                raise ValueError(f"a URL with a password in it ('...@{where}'): give it by --storage-options FILE")
+        for place in self.inputs:
+            _check_input(place, checkpoint, self.output)
+        out = Path(self.output)
+        if "://" in self.output:
+            return
         if out.exists() and not out.is_dir():
             raise NotADirectoryError(f"'{self.output}' is a file; name a folder for the output")
         if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
             raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
-        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-            raise ValueError(f"output '{self.output}' lies inside the input folder; choose a folder outside it")
+
+
+def _check_input(place: str, checkpoint: catalog.Checkpoint, output: str) -> None:
+    if "://" in place:
+        if f"{output.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
+            raise ValueError(f"output '{output}' lies inside the input; choose a prefix outside it")
+        return
+    source = Path(place)
+    if not source.exists():
+        raise FileNotFoundError(f"no folder or manifest '{place}'; check the path")
+    if source.is_file() and source.suffix.lower() not in INPUT_SUFFIXES:
+        known = ", ".join(INPUT_SUFFIXES)
+        raise ValueError(f"'{place}' is neither a folder nor a manifest ({known}); give the folder it is in")
+    if source.is_dir() and checkpoint.dataset.landmarks:
+        points = {"five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
+        raise ValueError(
+            f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "
+            "manifest with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
+        )
+    if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"output '{output}' lies inside the input folder; choose a folder outside it")
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

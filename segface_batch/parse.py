@@ -22,11 +22,15 @@ from segface_batch.inputs.framing import Framed, FramingError, frame
 from segface_batch.output import masks, records
 from segface_batch.output.statistics import class_pixels
 
+#: Why there is no row of the parser's own (what decoding and framing refuse has reasons there).
+REASONS = {"crashed": "it ends the process that reads or parses it, every time"}
 
-def rows_schema(dataset: catalog.Dataset) -> pa.Schema:
-    """One row per unit, as the parser hands it to staging."""
-    rows = pa.struct(list(records.staged_schema(dataset)))
-    return pa.schema([pa.field("range", pa.int32(), False), pa.field("rows", pa.large_list(rows), False)])
+
+def error_rows(pictures: pa.Table, error: str, dataset: catalog.Dataset, carried: pa.Schema) -> pa.Table:
+    """The staged rows of planned pictures (plan's columns) that never came back."""
+    own = pictures.select(["image_id", "uri", "unit", "seq", *carried.names])
+    rows = [_error_row(picture, Prepared(error=error)) for picture in own.to_pylist()]
+    return pa.Table.from_pylist(rows, records.staged_schema(dataset, carried))
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,39 @@ class ParseUnits:
     """`parser` are FaceParser's arguments; the rest is as in Job."""
 
     def __init__(self, parser: dict[str, Any], max_pixels: int) -> None:
-        # Here, because the driver imports this module and has no use for torch.
-        from segface_batch.model.parser import FaceParser
-
-        self.parser = FaceParser(**parser)
+        self.parser = self.load(parser)
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
-        self.schema = rows_schema(self.dataset)
         threads = parser.get("threads") or 1
         self.decoders = ThreadPoolExecutor(threads, "decode")
         self.encoders = ThreadPoolExecutor(threads, "encode")
 
+    @staticmethod
+    def load(parser: dict[str, Any]) -> Any:
+        # Here, because the driver imports this module and has no use for torch.
+        from segface_batch.model.parser import FaceParser
+
+        return FaceParser(**parser)
+
     def __call__(self, unit: pa.Table) -> pa.Table:
-        """One row of fetch.UNIT_SCHEMA -> one row of rows_schema: a row per picture, in order."""
-        pictures = unnest(unit["pictures"]).to_pylist()
+        """One row of fetch's -> the same with `rows` (records.staged_schema, a row per picture, in order) in place of
+        `pictures`.  What fails but a picture is told in `fatal`, because Ray drops what a worker raises."""
+        fatal = unit["fatal"][0].as_py()
+        pictures = unnest(unit["pictures"])
+        schema = records.staged_schema(self.dataset, _carried(pictures.schema))
+        rows: list[dict[str, Any]] = []
+        if fatal is None:
+            try:
+                rows = self._rows(pictures.to_pylist())
+            except Exception as error:
+                fatal = f"the parser failed: {type(error).__name__}: {error}".partition("\n")[0]
+        nested = nest(
+            pa.Table.from_pylist(rows, schema), pa.field("rows", pa.large_list(pa.struct(list(schema))), False)
+        )
+        others = unit.drop_columns(["pictures", "fatal"])
+        return others.append_column("rows", nested).append_column("fatal", pa.array([fatal], pa.string()))
+
+    def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows: list[Future[dict[str, Any]]] = [Future() for _ in pictures]
         waiting: dict[int, Prepared] = {}
         for index, prepared in enumerate(self._prepared(pictures)):
@@ -67,9 +90,7 @@ class ParseUnits:
             if len(waiting) == self.parser.batch_size or (waiting and index == len(pictures) - 1):
                 self._parse(pictures, waiting, rows)
                 waiting = {}
-        finished = [row.result() for row in rows]
-        nested = nest(pa.Table.from_pylist(finished, records.staged_schema(self.dataset)), self.schema.field("rows"))
-        return pa.table([unit["range"], nested], schema=self.schema)
+        return [row.result() for row in rows]
 
     def _prepared(self, pictures: list[dict[str, Any]]) -> Iterator[Prepared]:
         """Every picture decoded and framed, in order, two batches ahead of the network."""
@@ -105,9 +126,19 @@ class ParseUnits:
             rows[index] = self.encoders.submit(_ok_row, pictures[index], prepared, mask, self.dataset.class_names)
 
 
+#: Of a fetched picture, what is no column of `stats`; the other columns are, as the manifest's that the user asked for.
+NOT_CARRIED = ("landmarks", "data", "error")
+
+
+def _carried(pictures: pa.Schema) -> pa.Schema:
+    """The manifest's columns among those of fetched pictures."""
+    own = {*NOT_CARRIED, *(name for name, *_ in records.COLUMNS)}
+    return pa.schema([field for field in pictures if field.name not in own])
+
+
 def _error_row(picture: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
     """The staged row of a picture that cannot be parsed; columns that are absent become null."""
-    row = {name: picture[name] for name in ("image_id", "uri", "unit", "seq")}
+    row = {name: value for name, value in picture.items() if name not in NOT_CARRIED}
     row |= {"face": 0, "n_faces": 0, "status": records.ERROR, "error": prepared.error}
     return row | {"width": prepared.width, "height": prepared.height}
 

@@ -3,48 +3,39 @@
     plan -> fetch -> parse (decode, frame, network, statistics, PNG) -> stage -> publish
     driver  tasks    actors                                             tasks    tasks
 
-One row of the Ray data set is one unit from fetch to stage.  The driver iterates the small rows that staging returns.
+The driver iterates the small rows that staging returns, and has a range published as soon as its last unit is staged.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
-import os
-import signal
-import sys
-import threading
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from segface_batch import catalog
+from segface_batch import catalog, storage
+from segface_batch.chain import MAX_RETRIES, Chain, Staged, Work
+from segface_batch.cluster import ray_running
 from segface_batch.inputs import plan as planning, sources
-from segface_batch.inputs.fetch import fetch, unnest
+from segface_batch.inputs.known import Known
 from segface_batch.inputs.plan import Plan, Range
 from segface_batch.job import Job
 from segface_batch.model import weights
-from segface_batch.output import parts, records, run as runs
-from segface_batch.parse import ParseUnits
+from segface_batch.output import lease, parts, run as runs
+from segface_batch.output.parts import Staging
+from segface_batch.output.run import Retry
+from segface_batch.parse import error_rows
 
-#: Logical CPUs of the tasks that mostly wait for storage; together they share the one that `ray_running` adds.
-FETCH_CPUS, STAGE_CPUS, PUBLISH_CPUS = 0.5, 0.25, 0.25
+#: Logical CPUs of a task that publishes.
+PUBLISH_CPUS = 0.25
 
-#: CPU threads of an actor: one on a CPU, where actors side by side beat threads inside one (README, "Speed"); on a
-#: GPU enough to decode for it.
-CPU_THREADS, GPU_THREADS = 1, 4
-
-#: Attempts that a task may lose to a dying worker; unbounded, as Ray has it, a picture that kills its worker would be
-#: tried for ever.
-MAX_RETRIES = 3
+#: A run ends when more units, or in the end pictures, than this and than a hundredth of all kill their workers.
+MOST_CRASHES = 16
 
 
 class Progress(Protocol):
@@ -67,7 +58,7 @@ class Silence:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: rows of the whole output by status and error, what the input held besides pictures, and the
+    """How a run ended: rows of the whole output by status and error, what the inputs held besides pictures, and the
     pictures that this run parsed in `seconds` (from the first unit handed out to the last row written)."""
 
     output: str
@@ -85,7 +76,8 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     ValueError and OSError, in one line, for what the user can mend; RuntimeError where a worker fails.
     """
     progress = progress or Silence()
-    out = Path(os.path.abspath(job.output))
+    storage.configure(job.storage_options, job.s3_client)
+    out = storage.absolute(job.output)
     checkpoint = catalog.find(job.checkpoint)
     progress.phase(f"getting the weights of {checkpoint.name}")
     weights_file = weights.locate(checkpoint, job.weights, job.revision)
@@ -93,214 +85,235 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     sha256 = weights.sha256(weights_file)
     if job.weights_sha256 not in (None, sha256):
         raise ValueError(f"{weights_file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
-    run = runs.read(out, job, sha256) or runs.start(out, job, sha256, _plan(job, out, progress))
-    plan = planning.read(_plan_folder(out), run["plan"])
-    todo = parts.unfinished(out, plan)
-    parsed, seconds = 0, 0.0
-    if todo:
-        progress.phase("starting Ray")
-        with ray_running():
-            progress.phase("loading the model")
-            started = time.monotonic()
-            parsed = _run(job, out, plan, todo, run, sha256, progress)
-            seconds = time.monotonic() - started
+    run = runs.read(out)
+    if run is None:
+        _check_is_empty(out)
+        name, carried = _plan(job, out, progress)
+        run = runs.start(out, job, sha256, name, carried)
+    else:
+        runs.check(out, run, job, sha256)
+        if job.new:
+            _plan_new(job, out, run, progress)
+    plan = runs.plan(out, run)
+    driver = _Driver(Chain(job, out, sha256), plan, run, progress)
+    todo = driver.unfinished()
+    if todo or job.retry_errors or runs.unfinished_retry(out):
+        with lease.held(out, job.takeover) as driver.lease, ExitStack() as stack:
+            if todo:
+                driver.start_ray(stack)
+                driver.finish(todo)
+            if job.retry_errors and runs.unfinished_retry(out) is None:
+                runs.begin_retry(out, parts.error_pictures(out, plan.ranges))
+            if (retry := runs.unfinished_retry(out)) is not None:
+                driver.start_ray(stack)
+                driver.retry(retry)
     manifest = parts.finish(out, plan)
-    return Summary(job.output, plan.pictures, manifest["status"], manifest["errors"], plan.skipped, parsed, seconds)
+    status, errors = manifest["status"], manifest["errors"]
+    return Summary(job.output, plan.pictures, status, errors, plan.skipped, driver.parsed, driver.seconds)
 
 
-def _plan_folder(out: Path) -> Path:
-    return out / "_segface" / "plan"
+def _check_is_empty(out: str) -> None:
+    """ValueError where an output on a store has other objects (Job checks folders)."""
+    if storage.is_url(out):
+        for entry in itertools.islice(storage.listing(out), 1000):
+            if not entry.place.startswith(storage.join(out, "_segface", "")):
+                raise ValueError(f"'{out}' holds other objects ({entry.place}); name a new prefix for the output")
 
 
-def _plan(job: Job, out: Path, progress: Progress) -> str:
+def _plan(job: Job, out: str, progress: Progress) -> tuple[str, pa.Schema]:
+    """List and plan the pictures; the plan's name and the manifest's columns that are carried."""
     progress.phase("listing the pictures")
     skipped: Counter[str] = Counter()
-    need_landmarks = catalog.find(job.checkpoint).dataset.landmarks != ""
-    pictures = sources.pictures(job.input, skipped, need_landmarks=need_landmarks)
+    carried, pictures = _pictures(job, skipped)
     first = next(pictures, None)
     if first is None:
         besides = ", ".join(f"{count} {kind}" for kind, count in skipped.items()) or "nothing else"
-        raise ValueError(f"no pictures in '{job.input}' ({besides}); give the folder or manifest that has them")
-    return planning.write(_plan_folder(out), itertools.chain([first], pictures), skipped, job.part_rows)
+        where = " or ".join(f"'{place}'" for place in job.inputs)
+        raise ValueError(f"no pictures in {where} ({besides}); give the folder or manifest that has them")
+    pictures = itertools.chain([first], pictures)
+    return planning.write(runs.plan_folder(out), pictures, skipped, job.part_rows, carried=carried), carried
 
 
-def _run(
-    job: Job, out: Path, plan: Plan, todo: dict[Range, list[int]], run: dict[str, Any], sha256: str, progress: Progress
-) -> int:
-    """Parse, stage and publish what is to do; the pictures parsed."""
-    import ray
-
-    publish = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(parts.publish)
-    publishing = [publish.remote(out, planned, run) for planned, units in todo.items() if not units]
-    waiting = {planned.index: len(units) for planned, units in todo.items()}
-    ranges = {planned.index: planned for planned in todo}
-    left = sum(planned.sizes[unit - planned.first_unit] for planned, units in todo.items() for unit in units)
-    parsed = errors = 0
-    for staged in _staged(job, out, todo, sha256):
-        parsed += staged["pictures"]
-        errors += staged["errors"]
-        progress.pictures(plan.pictures - left + parsed, plan.pictures, errors)
-        waiting[staged["range"]] -= 1
-        if waiting[staged["range"]] == 0:
-            publishing.append(publish.remote(out, ranges[staged["range"]], run))
-            finished, publishing = ray.wait(publishing, num_returns=len(publishing), timeout=0)
-            ray.get(finished)
-    ray.get(publishing)
-    return parsed
-
-
-def _staged(job: Job, out: Path, todo: dict[Range, list[int]], sha256: str) -> Iterable[dict[str, Any]]:
-    """The chain: a row (range, pictures, errors) for every unit that has been staged, as it happens."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    units = [
-        {"range": planned.index, "file": planned.file, "position": unit - planned.first_unit}
-        for planned, numbers in todo.items()
-        for unit in numbers
-    ]
-    if not units:
-        return ()
-    num_gpus, threads, (least, most) = _actors(job, len(units))
-    parser = {
-        "checkpoint": job.checkpoint,
-        # Workers may run in another folder, so a local file is named by its whole path; a URL each node fetches itself.
-        "weights": job.weights if job.weights is None or "://" in job.weights else os.path.abspath(job.weights),
-        "weights_sha256": sha256,
-        "revision": job.revision,
-        "device": "cuda" if num_gpus else "cpu",
-        "precision": job.precision,
-        "batch_size": job.batch_size,
-        "threads": threads,
-    }
-    whole_units: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    with warnings.catch_warnings():
-        # Retries have no named parameter in Ray 2.60, which deprecates the only way to set them (pyproject.toml).
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-        return (
-            ray.data.from_arrow(pa.Table.from_pylist(units))
-            .repartition(target_num_rows_per_block=1)
-            .map_batches(
-                partial(fetch, plan_folder=_plan_folder(out)),
-                compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(units))),
-                num_cpus=FETCH_CPUS,
-                max_retries=MAX_RETRIES,
-                **whole_units,
-            )
-            .map_batches(
-                ParseUnits,
-                fn_constructor_kwargs={"parser": parser, "max_pixels": job.max_pixels},
-                compute=ray.data.ActorPoolStrategy(
-                    min_size=least,
-                    max_size=most,
-                    initial_size=least,
-                    # The next unit is decoded while the network has the last pictures of this one.
-                    max_concurrent_calls_per_actor=2,
-                    enable_true_multi_threading=True,
-                ),
-                num_cpus=threads,
-                num_gpus=num_gpus,
-                max_task_retries=MAX_RETRIES,
-                **whole_units,
-            )
-            .map_batches(partial(_stage, out=out), num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **whole_units)
-            .iter_rows()
+def _plan_new(job: Job, out: str, run: dict[str, Any], progress: Progress) -> None:
+    """Plan the pictures that no plan of the run has yet, as parts after its own."""
+    progress.phase("looking for new pictures")
+    plan, skipped = runs.plan(out, run), Counter[str]()
+    known = Known(planning.read_range(runs.plan_folder(out), planned.file) for planned in plan.ranges)
+    carried, pictures = _pictures(job, skipped)
+    pictures = (picture for picture in pictures if picture not in known)
+    first = next(pictures, None)
+    if first is not None:
+        name = planning.write(
+            runs.plan_folder(out),
+            itertools.chain([first], pictures),
+            skipped,
+            job.part_rows,
+            carried=carried,
+            first_unit=sum(len(planned.units) for planned in plan.ranges),
+            first_range=len(plan.ranges),
         )
+        runs.add(out, name)
 
 
-def _stage(parsed: pa.Table, *, out: Path) -> pa.Table:
-    """One row of parse.rows_schema -> one row (range, pictures, errors), its rows staged."""
-    rows = unnest(parsed["rows"])
-    range_index = parsed["range"][0].as_py()
-    parts.stage(out, range_index, rows)
-    errors = rows["status"].to_pylist().count(records.ERROR)
-    return pa.table({"range": [range_index], "pictures": [rows.num_rows], "errors": [errors]})
+def _pictures(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[sources.Picture]]:
+    return sources.pictures(
+        job.inputs,
+        skipped,
+        need_landmarks=catalog.find(job.checkpoint).dataset.landmarks != "",
+        columns=job.columns,
+        image_column=job.image_column,
+    )
 
 
-def _actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
-    """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has."""
-    import ray
+@dataclass
+class _Driver:
+    """What one run does to its output, and has done."""
 
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0.0), int(resources["CPU"]) - 1
-    num_gpus = job.num_gpus
-    if num_gpus is None:
-        num_gpus = 1.0 if gpus and job.device != "cpu" else 0.0
-    if (job.device == "cuda" and not num_gpus) or num_gpus > gpus:
-        raise ValueError(f"{num_gpus or 1:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu")
-    threads = job.threads or (GPU_THREADS if num_gpus else CPU_THREADS)
-    room = max(1, cpus // threads)
-    most = min(room, int(gpus / num_gpus)) if num_gpus else room
-    least, most = job.actors or (min(most, units), min(most, units))
-    if least * threads > max(1, cpus):
-        raise ValueError(
-            f"{least} actors of {threads} threads asked for, Ray has {cpus} CPUs; lower --actors or --threads"
-        )
-    return num_gpus, threads, (least, most)
+    chain: Chain
+    plan: Plan
+    run: dict[str, Any]
+    progress: Progress
+    lease: lease.Lease | None = None
+    parsed: int = 0
+    errors: int = 0
+    left: int = 0
+    seconds: float = 0.0
+    publishing: list[Any] = field(default_factory=list)
+
+    def unfinished(self) -> dict[Range, list[int]]:
+        """The units of every range that is not published whose rows are not staged; found by names alone."""
+        published, staging = parts.published(self.chain.out), Staging(self.chain.out)
+        todo = [planned for planned in self.plan.ranges if planned.part not in published]
+        staged = staging.names() if todo else set()
+        return {
+            planned: [unit for unit in planned.units if staging.unit(planned, unit) not in staged] for planned in todo
+        }
+
+    def start_ray(self, stack: ExitStack) -> None:
+        self.progress.phase("starting Ray")
+        stack.enter_context(ray_running())
+        self.progress.phase("loading the model")
+
+    def finish(self, todo: dict[Range, list[int]]) -> None:
+        """Parse, stage and publish what is to do."""
+        started, staging = time.monotonic(), Staging(self.chain.out)
+        works = [Work(planned, unit, staging.unit(planned, unit)) for planned, units in todo.items() for unit in units]
+        self.left += sum(work.pictures for work in works)
+        waiting = {planned: len(units) for planned, units in todo.items()}
+        self._publish([planned for planned, count in waiting.items() if count == 0])
+        for work in self._stage(works, staging):
+            waiting[work.planned] -= 1
+            if waiting[work.planned] == 0:
+                self._publish([work.planned])
+        self._collect(wait=True)
+        self.seconds += time.monotonic() - started
+
+    def retry(self, retry: Retry) -> None:
+        """Parse pictures that had errors once more, and replace their rows."""
+        import ray
+
+        started, out = time.monotonic(), self.chain.out
+        staging, staged = Staging(out, retry.name), Staging(out, retry.name).names()
+        ranges = {planned.index: planned for planned in self.plan.ranges}
+        works = [
+            Work(ranges[index], unit, staging.unit(ranges[index], unit), tuple(seqs))
+            for index, units in retry.pictures.items()
+            for unit, seqs in units.items()
+        ]
+        todo = [work for work in works if work.target not in staged]
+        self.left += sum(work.pictures for work in todo)
+        for _ in self._stage(todo, staging):
+            pass
+        replace = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
+        options = (self.chain.job.storage_options, self.chain.job.s3_client)
+        self.publishing += [
+            replace.remote(parts.republish, *options, out, ranges[index], self.run, retry.name, list(units))
+            for index, units in retry.pictures.items()
+        ]
+        self._collect(wait=True)
+        runs.end_retry(out, retry)
+        staging.sweep()
+        self.seconds += time.monotonic() - started
+
+    def _stage(self, works: Sequence[Work], staging: Staging) -> Iterator[Work]:
+        """Each piece of work when all its rows are staged.
+
+        A unit that does not come back, because its worker died, is tried alone, and then picture by picture; a picture
+        that dies alone becomes an error row.
+        """
+        most = max(MOST_CRASHES, len(works) // 100)
+        back: set[str] = set()
+        for alone in (False, True):
+            lost = [work for work in works if work.target not in back]
+            for staged in self._told(self.chain.run(lost, alone=alone, may_lose=most)):
+                back.add(staged.work.target)
+                yield staged.work
+        for work in works:
+            if work.target not in back:
+                self._stage_one_by_one(work, staging)
+                yield work
+
+    def _stage_one_by_one(self, work: Work, staging: Staging) -> None:
+        planned, unit = work.planned, work.unit
+        seqs = work.seqs or range(planned.sizes[work.position])
+        singles = [Work(planned, unit, staging.picture(planned, unit, seq), (seq,)) for seq in seqs]
+        staged = staging.names()
+        todo = [single for single in singles if single.target not in staged]
+        most = max(MOST_CRASHES, self.plan.pictures // 100)
+        back = {s.work.target for s in self._told(self.chain.run(todo, alone=True, may_lose=most))}
+        pictures = planning.read_unit(runs.plan_folder(self.chain.out), planned.file, work.position)
+        dataset = catalog.find(self.chain.job.checkpoint).dataset
+        for single in todo:
+            if single.target not in back:
+                assert single.seqs is not None
+                picture = pictures.slice(single.seqs[0], 1)
+                rows = error_rows(picture, "crashed", dataset, self.plan.carried)
+                parts.stage(single.target, rows)
+                self._tell(1, 1)
+        parts.join(work.target, [single.target for single in singles])
+
+    def _told(self, staged: Iterable[Staged]) -> Iterator[Staged]:
+        for one in staged:
+            self._tell(one.work.pictures, one.errors)
+            yield one
+
+    def _tell(self, pictures: int, errors: int) -> None:
+        self.parsed += pictures
+        self.errors += errors
+        done = self.plan.pictures - self.left + self.parsed
+        self.progress.pictures(done, self.plan.pictures, self.errors)
+        if self.lease is not None:
+            self.lease.check()
+            self.lease.tell(done, self.plan.pictures)
+        most = self.chain.job.max_errors
+        if most is not None and self.errors > most:
+            raise RuntimeError(
+                f"{self.errors:,} pictures have errors, more than --max-errors {most} (what is done is kept; "
+                f"segface-batch query '{self.chain.job.output}' \"select error, count(*) from stats group by error\" "
+                "counts those in finished parts)"
+            )
+        self._collect(wait=False)
+
+    def _publish(self, ranges: Iterable[Range]) -> None:
+        import ray
+
+        publish = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
+        options = (self.chain.job.storage_options, self.chain.job.s3_client)
+        self.publishing += [
+            publish.remote(parts.publish, *options, self.chain.out, planned, self.run) for planned in ranges
+        ]
+
+    def _collect(self, *, wait: bool) -> None:
+        """Raise what publishing raised; with `wait`, until nothing is being published."""
+        import ray
+
+        if self.publishing:
+            timeout = None if wait else 0
+            done, self.publishing = ray.wait(self.publishing, num_returns=len(self.publishing), timeout=timeout)
+            ray.get(done)
 
 
-@contextmanager
-def ray_running() -> Iterator[None]:
-    """Ray for the time of a run: the caller's, the cluster named by RAY_ADDRESS, or one started on this machine.
-
-    RuntimeError, in one line, for whatever went wrong in it.
-    """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Under `uv run` Ray would repeat that command in every worker.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    import ray
-    import ray.data
-
-    if ray.is_initialized():
-        with _one_line_errors():
-            yield
-        return
-    for name in ("ray", "ray.data"):
-        for handler in logging.getLogger(name).handlers:
-            handler.setLevel(logging.CRITICAL)
-    local: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):
-        # One CPU more than there are cores, for the tasks that wait for storage.
-        local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    with _silent_stderr():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process with its own exit code
-    try:
-        with _one_line_errors():
-            yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Ray's errors carry the traceback of the worker as text, whose last line says what happened."""
-    import ray.exceptions
-
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else type(error).__name__
-        raise RuntimeError(
-            f"a worker failed: {reason} (what is done is kept; the same command goes on from there)"
-        ) from error
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Nothing on file descriptor 2: Ray's C++ part announces its log level there, whatever the level."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+def _configured(work: Any, storage_options: str | None, s3_client: str, *arguments: Any) -> None:
+    """Run a function that writes in a worker."""
+    storage.configure(storage_options, s3_client)
+    work(*arguments)

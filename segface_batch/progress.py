@@ -65,7 +65,7 @@ def report(summary: Summary) -> str:
     if summary.errors:
         lines.append(f"  errors: {_counts(summary.errors)}")
     if summary.skipped:
-        lines.append(f"  in the folder besides: {_counts(summary.skipped)}")
+        lines.append(f"  in the input besides: {_counts(summary.skipped)}")
     if summary.parsed:
         rate = summary.parsed / summary.seconds
         lines.append(f"  {summary.parsed:,} parsed in {duration(summary.seconds)}, {rate:.1f} pictures/s")

@@ -12,6 +12,7 @@ import pytest
 
 import segface_batch
 from segface_batch import catalog
+from tests import fault_proxy, s3_server as server_of_tests
 
 #: The smallest published checkpoint: 28 MB of weights.
 SMALL = "mobilenet_celeba_512"
@@ -57,7 +58,7 @@ def output(ray_session: None, weights: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray that stays for all tests that ask for it."""
-    from segface_batch.pipeline import ray_running
+    from segface_batch.cluster import ray_running
 
     with ray_running():
         yield
@@ -79,3 +80,28 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[server_of_tests.S3Server]:
+    """An S3 server for all tests that do not kill it."""
+    with server_of_tests.running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: server_of_tests.S3Server) -> str:
+    return s3_server.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def _s3_proxy(s3_server: server_of_tests.S3Server) -> Iterator[fault_proxy.RunningProxy]:
+    with fault_proxy.running_proxy(s3_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def s3_proxy(_s3_proxy: fault_proxy.RunningProxy) -> fault_proxy.RunningProxy:
+    """A proxy before `s3_server`, without faults yet, its counts at zero."""
+    _s3_proxy.set_faults([])
+    return _s3_proxy

@@ -1,37 +1,44 @@
 """The work of a run, written down once before it starts, so that every rerun does the same pictures in the same units.
 
 A *unit* is what one task handles and one staged object holds; a *range* is a run of units that becomes one part of
-the output.  A file `range-00000-HASH.parquet` lists the pictures of a range, a row group for each of its units, and
-`plan-HASH.json` all ranges.  HASH is of the content: whoever else plans, or was killed while planning, disturbs nobody,
-and run.json says which plan counts.
+the output.  A file `range-00000-HASH.parquet` lists the pictures of a range and `plan-HASH.json` all ranges.  HASH is
+of the content: whoever else plans, or was killed while planning, disturbs nobody, and run.json says which plans count.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segface_batch import storage
-from segface_batch.inputs.sources import Picture
+from segface_batch.inputs.picture import Picture
 
 #: Small enough that progress shows and a killed run repeats little on a CPU (a second per picture), large enough that
 #: Ray's 10-15 ms per task vanish beside the network.
 MAX_UNIT = 64
+#: Each unit of a row group reads the group from its start, so there are fewer of them.
+MAX_CELLS = 256
 #: A unit's encoded pictures travel through Ray's object store together.
 MAX_UNIT_BYTES = 64 * 2**20
 #: Few pictures become small units, so that all actors have work until the end.
 MIN_UNIT = 8
 UNITS_OF_A_RANGE = 256
 
-SCHEMA = pa.schema(
+_NOTHING = pa.schema([])
+
+#: What a picture is called, and what is known of it; the carried columns follow.
+NAMES = pa.schema(
     [
         pa.field("unit", pa.int32(), False),
         pa.field("seq", pa.int32(), False),
@@ -40,6 +47,25 @@ SCHEMA = pa.schema(
         pa.field("landmarks", pa.list_(pa.float32())),
     ]
 )
+
+#: Where its bytes are (inputs.picture); begins with a word that no carried column begins with.
+PLACES = pa.schema(
+    [
+        pa.field("_place", pa.string()),
+        pa.field("_n_bytes", pa.int64(), False),
+        pa.field("_offset", pa.int64()),
+        pa.field("_column", pa.string()),
+        pa.field("_group", pa.int32()),
+        pa.field("_row", pa.int32()),
+        pa.field("_file_bytes", pa.int64()),
+        pa.field("_error", pa.string()),
+    ]
+)
+
+
+def schema(carried: pa.Schema = _NOTHING) -> pa.Schema:
+    """The columns of a range's file."""
+    return pa.schema([*NAMES, *carried, *PLACES])
 
 
 @dataclass(frozen=True)
@@ -66,79 +92,133 @@ class Range:
 
 @dataclass(frozen=True)
 class Plan:
-    """All ranges, and what the source held besides pictures, by kind."""
+    """All ranges, what the inputs held besides pictures, by kind, and the inputs' columns that the output repeats."""
 
     ranges: tuple[Range, ...]
     skipped: dict[str, int]
+    carried: pa.Schema = _NOTHING
 
     @property
     def pictures(self) -> int:
         return sum(planned.pictures for planned in self.ranges)
 
 
-def write(folder: Path, pictures: Iterable[Picture], skipped: Counter[str], part_rows: int) -> str:
+def write(
+    folder: str,
+    pictures: Iterable[Picture],
+    skipped: Counter[str],
+    part_rows: int,
+    *,
+    carried: pa.Schema = _NOTHING,
+    first_unit: int = 0,
+    first_range: int = 0,
+) -> str:
     """Plan the pictures in their order, `part_rows` of them to a range; the name of the plan's file.
 
-    `skipped` is read when all pictures are listed.
+    `skipped` is read when all pictures are listed.  Holds the pictures of one range.
     """
+    ranges: list[dict[str, Any]] = []
+    pictures = iter(pictures)
+    while members := list(itertools.islice(pictures, part_rows)):
+        sizes = list(_sizes(members))
+        index = first_range + len(ranges)
+        file = _put(folder, f"range-{index:05d}", ".parquet", _parquet(_table(members, first_unit, sizes, carried)))
+        ranges.append({"index": index, "first_unit": first_unit, "sizes": sizes, "file": file})
+        first_unit += len(sizes)
+    content = {
+        "ranges": ranges,
+        "skipped": dict(sorted(skipped.items())),
+        "carried": base64.b64encode(carried.serialize()).decode(),  # any type that Arrow has
+    }
+    return _put(folder, "plan", ".json", json.dumps(content).encode())
+
+
+def read(folder: str, names: Sequence[str]) -> Plan:
+    """The plans of those names as one: their ranges one after another, what the last one passed over."""
     ranges: list[Range] = []
-    first_unit = 0
-    for members in _chunks(pictures, part_rows):
-        units = list(_units(members))
-        file = _put(folder, f"range-{len(ranges):05d}", ".parquet", _range_table(first_unit, units))
-        ranges.append(Range(len(ranges), first_unit, tuple(len(unit) for unit in units), file))
-        first_unit += len(units)
-    plan = Plan(tuple(ranges), dict(sorted(skipped.items())))
-    return _put(folder, "plan", ".json", json.dumps(asdict(plan)).encode())
+    skipped, schemas = {}, []
+    for name in names:
+        content = json.loads(storage.read(storage.join(folder, name)))
+        ranges += [Range(**{**entry, "sizes": tuple(entry["sizes"])}) for entry in content["ranges"]]
+        skipped = content["skipped"]
+        schemas.append(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["carried"]))))
+    for carried in schemas[1:]:
+        if carried != schemas[0]:
+            raise ValueError(
+                f"the columns of the inputs were {_shown(schemas[0])} and are {_shown(carried)} now; make them as they were"
+            )
+    return Plan(tuple(ranges), skipped, schemas[0] if schemas else _NOTHING)
 
 
-def read(folder: Path, name: str) -> Plan:
-    """The plan of that name."""
-    content = json.loads(storage.read(str(folder / name)))
-    return Plan(
-        tuple(Range(**{**entry, "sizes": tuple(entry["sizes"])}) for entry in content["ranges"]), content["skipped"]
-    )
+@lru_cache(maxsize=2)
+def read_range(folder: str, file: str) -> pa.Table:
+    """All rows of a range's file, which a process reads once for the units that it gets of it."""
+    return pq.read_table(pa.BufferReader(storage.read(storage.join(folder, file))), use_threads=False)
 
 
-def read_unit(folder: Path, file: str, position: int) -> pa.Table:
-    """The pictures (SCHEMA) of the unit at that position in a range's file."""
-    with pq.ParquetFile(folder / file) as ranged:
-        return ranged.read_row_group(position).cast(SCHEMA)
+def read_unit(folder: str, file: str, position: int) -> pa.Table:
+    """The rows of the unit at that position in a range's file."""
+    rows = read_range(folder, file)
+    return rows.filter(pc.equal(rows["unit"], pc.add(rows["unit"][0], position)))
 
 
-def _put(folder: Path, stem: str, suffix: str, content: bytes) -> str:
+def _put(folder: str, stem: str, suffix: str, content: bytes) -> str:
     name = f"{stem}-{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
-    storage.put(folder / name, content)
+    storage.put(storage.join(folder, name), content)
     return name
 
 
-def _chunks(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
-    pictures = iter(pictures)
-    while members := list(itertools.islice(pictures, size)):
-        yield members
+def _sizes(members: Sequence[Picture]) -> Iterator[int]:
+    """How many pictures each unit of a range has: a function of the pictures alone.
 
-
-def _units(members: list[Picture]) -> Iterator[list[Picture]]:
-    """Cut a range's pictures into units, by number and by bytes; a function of the pictures alone."""
-    size = min(MAX_UNIT, max(MIN_UNIT, -(-len(members) // UNITS_OF_A_RANGE)))
-    unit: list[Picture] = []
-    n_bytes = 0
+    A unit is of loose pictures, of members of one tar file that lie together within MAX_UNIT_BYTES, or of rows of one
+    row group.
+    """
+    usual = min(MAX_UNIT, max(MIN_UNIT, -(-len(members) // UNITS_OF_A_RANGE)))
+    container: Any = None
+    size = most = n_bytes = start = 0
     for picture in members:
-        if unit and (len(unit) == size or n_bytes + picture.n_bytes > MAX_UNIT_BYTES):
-            yield unit
-            unit, n_bytes = [], 0
-        unit.append(picture)
-        n_bytes += picture.n_bytes
-    yield unit
+        own, at = None, 0
+        if picture.offset is not None:
+            own, at = picture.place, picture.offset
+        elif picture.cell is not None:
+            own = (picture.place, picture.cell.group)
+        # What a tar file has between two members is read with them.
+        n_bytes = max(n_bytes, at - start) + picture.n_bytes
+        if size and (size == most or own != container or at < start or n_bytes > MAX_UNIT_BYTES):
+            yield size
+            size = 0
+        if size == 0:
+            container, start, n_bytes = own, at, picture.n_bytes
+            most = usual if picture.cell is None else MAX_CELLS
+        size += 1
+    yield size
 
 
-def _range_table(first_unit: int, units: list[list[Picture]]) -> bytes:
+def _table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], carried: pa.Schema) -> pa.Table:
+    cells = [picture.cell or (None, None, None, None) for picture in members]
+    columns = [
+        [first_unit + number for number, size in enumerate(sizes) for _ in range(size)],
+        [seq for size in sizes for seq in range(size)],
+        [picture.image_id for picture in members],
+        [picture.uri for picture in members],
+        [picture.landmarks for picture in members],
+        *([picture.carried[number] for picture in members] for number in range(len(carried))),
+        [None if picture.place == picture.uri else picture.place for picture in members],
+        [picture.n_bytes for picture in members],
+        [picture.offset for picture in members],
+        *([cell[number] for cell in cells] for number in range(4)),
+        [picture.error for picture in members],
+    ]
+    whole = schema(carried)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, whole, strict=True)], schema=whole)
+
+
+def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, SCHEMA, compression="zstd") as writer:
-        for number, members in enumerate(units, start=first_unit):
-            rows = [
-                {"unit": number, "seq": seq, "image_id": p.image_id, "uri": p.uri, "landmarks": p.landmarks}
-                for seq, p in enumerate(members)
-            ]
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA), row_group_size=len(rows))
+    pq.write_table(table, sink, compression="zstd", row_group_size=table.num_rows)
     return sink.getvalue().to_pybytes()
+
+
+def _shown(carried: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in carried) or "none"

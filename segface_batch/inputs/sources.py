@@ -1,136 +1,352 @@
-"""What there is to annotate: the pictures of a folder or a manifest, streamed in a stable order.
+"""What there is to annotate: the pictures of all inputs, streamed in a stable order.
 
-A folder is searched here and not by fsspec or Ray, which follow symbolic links (a loop gives each picture forty
-times), open FIFOs and hold the whole listing in memory.
+An input is one of
+
+- a folder or prefix of pictures and .tar files, searched through, or of .parquet files with pictures in them;
+- a manifest, which lists pictures by place: .txt, .csv, or .parquet with a column `uri`;
+- a .parquet file with pictures in it;
+- a .tar file (WebDataset).
+
+Every place may be a URL that fsspec knows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import math
+import itertools
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segface_batch import storage
+from segface_batch.inputs import folders, manifest, parquet, ranged, tar
 from segface_batch.inputs.decode import SUFFIXES
+from segface_batch.inputs.folders import Found
+from segface_batch.inputs.picture import Picture, landmarks_of, printable
+from segface_batch.inputs.redact import redacted
+from segface_batch.output import records
 
-#: Columns of a manifest that are read.
-COLUMNS = ("uri", "image_id", "landmarks")
+__all__ = ["Picture", "pictures"]
+
+#: Files whose headers or footers are read at the same time.
+_AHEAD = 8
+
+#: What is read for the headers of a tar file: locally little more than those.  From a store a second request costs as
+#: much as some MB (20-50 ms at 100 MB/s), so members smaller than that are read with the headers.
+_LOCAL_BLOCK, _REMOTE_BLOCK = 4 * 2**10, 4 * 2**20
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture to annotate.
+class _Input(NamedTuple):
+    """An input: `kind` is "" for a folder, else the suffix, with ".manifest" for a Parquet file that lists pictures;
+    `prefix` begins the ids of its pictures."""
 
-    `landmarks` are x0, y0, x1, y1, ... in pixels of the upright picture; None where the source has none, NaN
-    where it has something else.  `n_bytes` is 0 where the size is not known before reading.
+    place: str
+    kind: str
+    name: str
+    prefix: str
+    n_bytes: int
+
+    @property
+    def found(self) -> Found:
+        return Found(self.name, self.place, self.kind, self.n_bytes)
+
+
+class _Wanted(NamedTuple):
+    carried: pa.Schema
+    need_landmarks: bool
+    image_column: str | None
+
+
+def pictures(
+    inputs: Sequence[str],
+    skipped: Counter[str],
+    *,
+    need_landmarks: bool = False,
+    columns: Sequence[str] = (),
+    image_column: str | None = None,
+) -> tuple[pa.Schema, Iterator[Picture]]:
+    """The schema of the `columns` to carry, and every picture of the inputs; `skipped` counts what they hold besides.
+
+    A folder's pictures come by path, then those in its .tar files, shard by shard, and, only where there is no loose
+    picture, those in its .parquet files; .parquet files beside loose pictures and whatever else is there are counted
+    in `skipped`.  A manifest's come as listed, a file's in its order.
+
+    An id is the path below the input; the manifest's `image_id` or `uri`; of a Parquet row `image_id`, `key` or
+    `__key__`, else the `path` of Hugging Face's struct, else FILE/ROW; SHARD.tar/MEMBER.  With several inputs each id
+    starts with the last word of its input.
+
+    Columns are those of manifests and of Parquet files with pictures; an input that lacks one gives nulls.
+
+    Planning reads small things only: listings, headers, footers.  A broken .tar or .parquet file of a folder becomes
+    a picture with an `error`, named as the file; so does what a cut .tar file promises.
+
+    ValueError, in one line with the cure, for what is no input or lacks what it needs, at once or, where that shows
+    late, from the stream; OSError for what cannot be listed or opened.
     """
-
-    image_id: str
-    uri: str
-    landmarks: list[float] | None = None
-    n_bytes: int = 0
-
-
-def pictures(source: str, skipped: Counter[str], *, need_landmarks: bool = False) -> Iterator[Picture]:
-    """Every picture of a folder, by path, or of a manifest, as listed; counts in `skipped` what a folder has besides.
-
-    ValueError for a manifest without the columns it needs; PermissionError for a folder that cannot be listed.
-    """
-    path = Path(os.path.abspath(source))
-    if path.is_dir():
-        return _folder(str(path), str(path), skipped)
-    rows = {".txt": _lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[path.suffix.lower()](path)
-    return _listed(path, rows, need_landmarks)
+    records.check_carried(columns)
+    opened = _opened(inputs, image_column)
+    carried = _carried(opened, columns, image_column)
+    wanted = _Wanted(carried, need_landmarks, image_column)
+    return carried, itertools.chain.from_iterable(_of_input(each, wanted, skipped) for each in opened)
 
 
-def _folder(folder: str, root: str, skipped: Counter[str]) -> Iterator[Picture]:
-    with os.scandir(folder) as children:
-        entries = sorted(children, key=lambda entry: entry.name)
-    for entry in entries:
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if entry.name.startswith("."):
-            skipped["hidden"] += 1
-        elif entry.is_symlink():
-            skipped["symbolic links"] += 1
-        elif entry.is_dir():
-            yield from _folder(entry.path, root, skipped)
-        elif not entry.is_file():
-            skipped["pipes or devices"] += 1
-        elif suffix not in SUFFIXES:
-            skipped[f"{_text(suffix)} files" if suffix else "files without suffix"] += 1
-        else:
-            image_id = _text(os.path.relpath(entry.path, root))
-            yield Picture(image_id, _uri(entry.path), n_bytes=entry.stat().st_size)
+def _opened(inputs: Sequence[str], image_column: str | None) -> list[_Input]:
+    places = [storage.absolute(source) for source in inputs]
+    words = [storage.name_of(place.partition("?")[0] if storage.is_url(place) else place) for place in places]
+    for word, count in Counter(words).items():
+        if count > 1:
+            both = " and ".join(redacted(place) for place, own in zip(places, words, strict=True) if own == word)
+            raise ValueError(f"{both} have the same last word, by which their pictures are told apart; rename one")
+    found = []
+    for place, word in zip(places, words, strict=True):
+        kind, n_bytes = _kind(place, word, image_column)
+        found.append(_Input(place, kind, printable(word), f"{printable(word)}/" if len(places) > 1 else "", n_bytes))
+    return found
 
 
-def _text(path: str) -> str:
-    """The path as text that Parquet can hold: bytes that are no UTF-8 become \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _uri(path: str) -> str:
-    """The path itself, or a file:// URL (which keeps every byte) where it is no UTF-8."""
-    return path if _text(path) == path else Path(path).as_uri()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                yield {"uri": line.rstrip("\r\n")}
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        columns = [name for name in COLUMNS if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=1024, columns=columns):
-            yield from batch.to_pylist()
-
-
-def _listed(path: Path, rows: Iterator[dict[str, Any]], need_landmarks: bool) -> Iterator[Picture]:
-    for number, row in enumerate(rows, start=1):
-        if number == 1:
-            _check_columns(path, row, need_landmarks)
-        uri = row["uri"]
-        if not uri:
-            raise ValueError(f"{path}: row {number} has no uri")
-        place = uri if "://" in uri else str(path.parent / uri)
-        n_bytes = 0
-        if "://" not in place:
-            with contextlib.suppress(OSError):
-                n_bytes = os.stat(place).st_size
-        yield Picture(row.get("image_id") or uri, place, _numbers(row.get("landmarks")), n_bytes)
-
-
-def _check_columns(path: Path, row: dict[str, Any], need_landmarks: bool) -> None:
-    wanted = ("uri", "landmarks") if need_landmarks else ("uri",)
-    missing = [name for name in wanted if name not in row]
-    if missing:
+def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
+    """What the input is (_Input.kind), and its bytes."""
+    suffix, shown = folders.suffix_of(word), redacted(place)
+    is_local = ranged.local_path(place) is not None
+    if not is_local and suffix not in (".txt", ".csv", ".parquet", ".tar"):
+        if suffix.startswith(".tar.") or suffix == ".tgz":
+            raise _compressed(shown)
+        if place.startswith(("http://", "https://")):
+            raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its pictures")
+        return "", 0
+    try:
+        n_bytes = ranged.size(place)
+    except FileNotFoundError:
+        if is_local:
+            raise FileNotFoundError(f"no folder or file '{shown}'; check the path") from None
+        n_bytes = None  # perhaps a prefix
+    if n_bytes is None:
+        return "", 0
+    if suffix.startswith(".tar.") or suffix == ".tgz":
+        raise _compressed(shown)
+    if suffix not in (".txt", ".csv", ".parquet", ".tar"):
         raise ValueError(
-            f"{path} has no column '{missing[0]}' (it has: {', '.join(map(str, row))}); "
-            "a manifest needs 'uri', and 'landmarks' for LaPa and Helen checkpoints; 'image_id' is optional"
+            f"'{shown}' is neither a folder nor a .txt, .csv, .parquet or .tar file; give the folder it is in"
+        )
+    if suffix == ".parquet":
+        try:
+            names = parquet.opened(place, n_bytes).schema_arrow
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"{shown} is no Parquet file: {str(error).splitlines()[0]}") from None
+        if "uri" in names.names and image_column is None:
+            return ".manifest", n_bytes
+        if parquet.image_column(names, image_column, shown) is None:
+            if "uri" in names.names:
+                return ".manifest", n_bytes
+            raise ValueError(
+                f"{shown} has neither a column 'uri' nor one with pictures{_named(image_column)} "
+                f"(it has: {', '.join(names.names)}); a manifest needs 'uri', and pictures are binary or a struct "
+                "with 'bytes'"
+            )
+    return suffix, n_bytes
+
+
+def _named(image_column: str | None) -> str:
+    return "" if image_column is None else f" named '{image_column}'"
+
+
+def _compressed(shown: str) -> ValueError:
+    return ValueError(f"{shown} is compressed, so that no member can be read by itself; decompress it to .tar first")
+
+
+def _carried(inputs: Sequence[_Input], columns: Sequence[str], image_column: str | None) -> pa.Schema:
+    """The fields to carry, in the order asked; ValueError for one that no input has or that has two types."""
+    if not columns:
+        return pa.schema([])
+    available = [(each.place, _columns(each, image_column)) for each in inputs]
+    fields = []
+    for column in columns:
+        types = {place: _plain(schema.field(column).type) for place, schema in available if column in schema.names}
+        if not types:
+            names = sorted({name for _, schema in available for name in schema.names if not records.is_reserved(name)})
+            raise ValueError(f"no input has a column '{column}'; there is: {', '.join(names) or 'none'}")
+        if len(set(types.values())) > 1:
+            both = ", ".join(f"{kind} in {redacted(place)}" for place, kind in types.items())
+            raise ValueError(f"column '{column}' has several types ({both}); make them one")
+        fields.append(pa.field(column, next(iter(types.values()))))
+    return pa.schema(fields)
+
+
+def _columns(each: _Input, image_column: str | None) -> pa.Schema:
+    """The columns of an input that may be carried."""
+    if each.kind in (".txt", ".csv", ".manifest"):
+        return manifest.columns(each.place, ".parquet" if each.kind == ".manifest" else each.kind, each.n_bytes)
+    found = [each.found] if each.kind == ".parquet" else []
+    if each.kind == "":
+        found = (entry for entry in folders.files(each.place, Counter()) if entry.suffix == ".parquet")
+    for entry in found:
+        file = _parquet_file(entry)
+        column = parquet.image_column(file.schema_arrow, image_column, redacted(entry.place)) if file else None
+        if file is not None and column is not None:
+            return pa.schema([field for field in file.schema_arrow if field.name != column])
+    return pa.schema([])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A dictionary's values are what is carried."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+    if each.kind == "":
+        return _in_folder(each, wanted, skipped)
+    if each.kind == ".tar":
+        return _in_tars([each.found], wanted, skipped)
+    if each.kind == ".parquet":
+        return _in_parquet_files([each.found], each.prefix, wanted, skipped)
+    listed = manifest.pictures(
+        each.place,
+        ".parquet" if each.kind == ".manifest" else each.kind,
+        each.n_bytes,
+        need_landmarks=wanted.need_landmarks,
+        carried=wanted.carried.names,
+    )
+    return (picture._replace(image_id=each.prefix + picture.image_id) for picture in listed) if each.prefix else listed
+
+
+def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+    tars: list[Found] = []
+    tables: list[Found] = []
+    loose = 0
+    nothing = (None,) * len(wanted.carried)
+    for name, place, suffix, n_bytes in folders.files(each.place, skipped):
+        if suffix in SUFFIXES:
+            if loose == 0:
+                _check_landmarks(wanted, place)
+            loose += 1
+            yield Picture(each.prefix + name, place, None, n_bytes, carried=nothing)
+        elif suffix == ".tar":
+            tars.append(Found(each.prefix + name, place, suffix, n_bytes))
+        elif suffix == ".parquet":
+            tables.append(Found(each.prefix + name, place, suffix, n_bytes))
+        else:
+            skipped[folders.kind(suffix)] += 1
+    yield from _in_tars(tars, wanted, skipped)
+    if loose and tables:
+        skipped[".parquet files"] += len(tables)
+    else:
+        yield from _in_parquet_files(tables, each.prefix, wanted, skipped)
+
+
+def _check_landmarks(wanted: _Wanted, place: str) -> None:
+    if wanted.need_landmarks:
+        raise ValueError(
+            f"{redacted(place)} comes without the landmarks that the checkpoint frames faces by; give a manifest or "
+            "Parquet file with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
         )
 
 
-def _numbers(landmarks: str | list[Any] | None) -> list[float] | None:
-    """Landmarks of a cell, "x0 y0 x1 y1 ..." or a list, flat or of pairs; NaN where they are no pairs of numbers."""
-    if landmarks is None or landmarks == "":
-        return None
-    values = landmarks.split() if isinstance(landmarks, str) else landmarks
+def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+    nothing = (None,) * len(wanted.carried)
+    for shard, index in _ahead(_index, shards):
+        _check_landmarks(wanted, shard.place)
+        shown = redacted(shard.place)
+        for member in index.members:
+            name = printable(member.name)
+            suffix = folders.suffix_of(member.name)
+            if member.kind:
+                if member.kind != "folders":
+                    skipped[member.kind] += 1
+            elif os.path.basename(member.name).startswith("."):
+                skipped["hidden"] += 1
+            elif suffix not in SUFFIXES:
+                skipped[folders.kind(suffix)] += 1
+            else:
+                is_cut = member.offset + member.n_bytes > shard.n_bytes
+                yield Picture(
+                    f"{shard.name}/{name}",
+                    f"{shown}#{name}",
+                    n_bytes=0 if is_cut else member.n_bytes,
+                    place=shard.place,
+                    offset=member.offset,
+                    error="truncated" if is_cut else None,
+                    carried=nothing,
+                )
+        if index.end == tar.CUT:
+            skipped["tar files without an end"] += 1
+        elif index.end == tar.DAMAGED:
+            skipped["damaged tar files"] += 1
+            yield Picture(shard.name, shown, error="unreadable", carried=nothing)
+
+
+def _index(shard: Found) -> tar.Index:
+    block = _LOCAL_BLOCK if ranged.local_path(shard.place) is not None else _REMOTE_BLOCK
+    with ranged.opened(shard.place, shard.n_bytes, block) as file:
+        return tar.index(file, shard.n_bytes)
+
+
+def _in_parquet_files(
+    found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]
+) -> Iterator[Picture]:
+    for entry, file in _ahead(_parquet_file, found):
+        shown = redacted(entry.place)
+        if file is None:
+            skipped["damaged Parquet files"] += 1
+            yield Picture(entry.name, shown, error="unreadable", carried=(None,) * len(wanted.carried))
+            continue
+        column = parquet.image_column(file.schema_arrow, wanted.image_column, shown)
+        if column is None:
+            skipped[".parquet files"] += 1
+            continue
+        yield from _in_parquet(entry, file, column, prefix, wanted)
+
+
+def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted) -> Iterator[Picture]:
+    schema, shown = file.schema_arrow, redacted(entry.place)
+    if "landmarks" not in schema.names:
+        _check_landmarks(wanted, entry.place)
+    for field in wanted.carried:
+        if field.name in schema.names and _plain(schema.field(field.name).type) != field.type:
+            raise ValueError(
+                f"column '{field.name}' is {schema.field(field.name).type} in {shown}, {field.type} elsewhere"
+            )
+    named = next((name for name in parquet.ID_COLUMNS if name in schema.names), parquet.PATH)
+    names = [name for name in dict.fromkeys((named, "landmarks", *wanted.carried.names)) if name in schema.names]
+    for cell, n_bytes, number, values in parquet.rows(file, entry.place, entry.n_bytes, column, names):
+        own = values.get(named)
+        yield Picture(
+            f"{entry.name}/{number}" if own is None or own == "" else f"{prefix}{own}",
+            f"{shown}#{number}",
+            landmarks_of(values.get("landmarks")),
+            n_bytes,
+            entry.place,
+            cell=cell,
+            carried=tuple(values.get(name) for name in wanted.carried.names),
+        )
+
+
+def _parquet_file(entry: Found) -> pq.ParquetFile | None:
+    """The open file, None where it is no Parquet file."""
     try:
-        numbers = [float(number) for value in values for number in (value if isinstance(value, list) else [value])]
-    except (TypeError, ValueError):
-        numbers = []
-    return numbers if numbers and len(numbers) % 2 == 0 else [math.nan, math.nan]
+        return parquet.opened(entry.place, entry.n_bytes)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+def _ahead(function: Callable[[Found], T], items: Iterable[Found]) -> Iterator[tuple[Found, T]]:
+    """Each item with the function's answer, in order, some items ahead of the reader."""
+    waiting: deque[tuple[Found, Future[T]]] = deque()
+    with ThreadPoolExecutor(_AHEAD) as threads:
+        try:
+            for item in items:
+                waiting.append((item, threads.submit(function, item)))
+                if len(waiting) == _AHEAD:
+                    done, answer = waiting.popleft()
+                    yield done, answer.result()
+            while waiting:
+                done, answer = waiting.popleft()
+                yield done, answer.result()
+        finally:
+            for _, answer in waiting:
+                answer.cancel()

@@ -5,18 +5,18 @@
     OUT/_segface/parts/part-00000.json                     what the part holds,
     OUT/stats/part-00000.parquet                           and statistics, whose presence says that the range is done
 
-Every name follows from the plan and every file is created whole and never overwritten, so that a repeated task, a
-second driver or a late one finds its work done.  Staging goes when its range is published.
+Every name follows from the plan and every object is created whole and never overwritten, so that a repeated task, a
+second driver or a late one finds its work done.  Staging goes when its range is published.  A unit that was taken apart
+has its rows in unit-00000000/seq-00000.arrow until they are put together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -30,82 +30,176 @@ from segface_batch.output import records
 #: Readers fetch whole row groups; a thousand masks of 6 kB are 6 MB, statistics fit into one group.
 MASK_ROW_GROUP = 1024
 
+#: Waiting for storage costs no CPU.
+THREADS = 16
 
-def stage(out: Path, range_index: int, rows: pa.Table) -> None:
-    """Put the rows of one unit (records.staged_schema) into staging, unless they are there."""
+
+class Staging:
+    """Where rows wait: of the ranges (the default), or of a second try of some of their pictures."""
+
+    def __init__(self, out: str, retry: str = "") -> None:
+        self.place = storage.join(out, "_segface", "staging", *([retry] if retry else []))
+
+    def range(self, planned: Range) -> str:
+        return storage.join(self.place, f"range-{planned.index:05d}")
+
+    def unit(self, planned: Range, unit: int) -> str:
+        return storage.join(self.range(planned), f"unit-{unit:08d}.arrow")
+
+    def picture(self, planned: Range, unit: int, seq: int) -> str:
+        return storage.join(self.range(planned), f"unit-{unit:08d}", f"seq-{seq:05d}.arrow")
+
+    def names(self) -> set[str]:
+        """The places of all that is staged."""
+        return {storage.join(self.place, name) for name in storage.names(self.place, ".arrow")}
+
+    def sweep(self) -> None:
+        """Remove all that is staged."""
+        storage.remove(self.names() if storage.is_url(self.place) else [self.place])
+
+    def clear(self, planned: Range, units: Iterable[int]) -> None:
+        """Remove what is staged of a range."""
+        if storage.is_url(self.place):
+            storage.remove(self.unit(planned, unit) for unit in units)
+        else:
+            storage.remove([self.range(planned)])
+
+
+def stage(place: str, rows: pa.Table) -> None:
+    """Put rows (records.staged_schema) into staging, unless they are there."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
-    storage.put(_staging(out, range_index) / _staged_name(rows["unit"][0].as_py()), sink.getvalue().to_pybytes())
+    storage.put(place, sink.getvalue().to_pybytes())
 
 
-def unfinished(out: Path, plan: Plan) -> dict[Range, list[int]]:
-    """The units of every range that is not published whose rows are not staged; found by names alone."""
-    published = set(storage.names(out / "stats", ".parquet"))
-    todo: dict[Range, list[int]] = {}
-    for planned in plan.ranges:
-        if f"{planned.part}.parquet" not in published:
-            staged = set(storage.names(_staging(out, planned.index), ".arrow"))
-            todo[planned] = [unit for unit in planned.units if _staged_name(unit) not in staged]
-    return todo
+def join(place: str, pieces: Sequence[str]) -> None:
+    """Put the rows of a unit that was taken apart together, in the order of the pieces."""
+    stage(place, pa.concat_tables(_read_staged(pieces)))
+    storage.remove(pieces)
 
 
-def publish(out: Path, planned: Range, run: Mapping[str, Any]) -> None:
+def published(out: str) -> set[str]:
+    """The names of the parts that readers see, "part-00000" and so on."""
+    return {name.removesuffix(".parquet") for name in storage.names(storage.join(out, "stats"), ".parquet")}
+
+
+def publish(out: str, planned: Range, run: Mapping[str, Any]) -> None:
     """Make the part of a range, all of whose units are staged, visible; `run` is run.json's content."""
-    if f"{planned.part}.parquet" in storage.names(out / "stats", ".parquet"):
-        return
-    staged = [_read_staged(_staging(out, planned.index) / _staged_name(unit)) for unit in planned.units]
-    rows = pa.concat_tables(staged)
+    staging, name = Staging(out), f"{planned.part}.parquet"
+    try:
+        rows = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in planned.units]))
+    except FileNotFoundError:
+        if planned.part in published(out):
+            return  # another driver was faster
+        raise
     if rows.num_rows < planned.pictures:
         raise ValueError(f"{planned.part}: {rows.num_rows} rows staged for {planned.pictures} pictures")
-    name = f"{planned.part}.parquet"
+    masks_file, stats_file = _files(rows, run)
+    masks_place = storage.join(out, "masks", name)
+    if not storage.put(masks_place, masks_file):
+        masks_file = storage.read(masks_place)  # an earlier publisher's
+    storage.put(record_place(out, planned), _json(_record(planned, rows, masks_file, stats_file)))
+    storage.put(storage.join(out, "stats", name), stats_file)
+    staging.clear(planned, planned.units)
+
+
+def republish(out: str, planned: Range, run: Mapping[str, Any], retry: str, units: Collection[int]) -> None:
+    """Replace the rows of the pictures that were tried again; doing it twice is as doing it once."""
+    staging, name = Staging(out, retry), f"{planned.part}.parquet"
+    again = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in sorted(units)]))
+    masks_place, stats_place = storage.join(out, "masks", name), storage.join(out, "stats", name)
+    stats, masks = (pq.read_table(pa.BufferReader(storage.read(place))) for place in (stats_place, masks_place))
+    rows = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
+    tried = set(zip(again["unit"].to_pylist(), again["seq"].to_pylist(), strict=True))
+    others = [key not in tried for key in zip(rows["unit"].to_pylist(), rows["seq"].to_pylist(), strict=True)]
+    rows = pa.concat_tables([rows.filter(pa.array(others)), again])
+    rows = rows.sort_by([(key, "ascending") for key in ("unit", "seq", "face")])
+    masks_file, stats_file = _files(rows, run)
+    storage.replace(masks_place, masks_file)
+    storage.replace(stats_place, stats_file)
+    storage.replace(record_place(out, planned), _json(_record(planned, rows, masks_file, stats_file)))
+
+
+def finish(out: str, plan: Plan) -> dict[str, Any]:
+    """Write manifest.json once every range is published, and return it: all parts, with totals by status and error."""
+    manifest = summed(plan, part_records(out, plan.ranges))
+    place, content = storage.join(out, "_segface", "manifest.json"), _json(manifest)
+    try:
+        is_new = storage.read(place) != content
+    except FileNotFoundError:
+        is_new = True
+    if is_new:
+        Staging(out).sweep()
+        storage.remove(_temporaries(out))
+        storage.replace(place, content)
+    return manifest
+
+
+def summed(plan: Plan, part_records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The manifest of a plan's parts."""
+    totals: dict[str, Any] = {key: sum(part[key] for part in part_records) for key in ("rows", "pictures")}
+    totals |= {key: _total(part[key] for part in part_records) for key in ("status", "errors")}
+    return {**totals, "skipped": plan.skipped, "parts": list(part_records)}
+
+
+def part_records(out: str, ranges: Sequence[Range]) -> list[dict[str, Any]]:
+    """What the parts of the ranges hold."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        return [json.loads(text) for text in threads.map(lambda r: storage.read(record_place(out, r)), ranges)]
+
+
+def record_place(out: str, planned: Range) -> str:
+    return storage.join(out, "_segface", "parts", f"{planned.part}.json")
+
+
+def error_pictures(out: str, ranges: Sequence[Range]) -> dict[int, dict[int, list[int]]]:
+    """By index of the range, then unit, the seq of every picture whose row says error."""
+    found: dict[int, dict[int, list[int]]] = {}
+    for planned, record in zip(ranges, part_records(out, ranges), strict=True):
+        if record["status"].get(records.ERROR):
+            part = storage.read(storage.join(out, "stats", f"{planned.part}.parquet"))
+            rows = pq.read_table(pa.BufferReader(part), columns=["unit", "seq", "status"]).to_pylist()
+            units = found[planned.index] = defaultdict(list)
+            for row in rows:
+                if row["status"] == records.ERROR:
+                    units[row["unit"]].append(row["seq"])
+    return found
+
+
+def fingerprint(content: bytes) -> dict[str, Any]:
+    """Length and sha256 of a file, as the records have them."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _read_staged(places: Sequence[str]) -> list[pa.Table]:
+    def read(place: str) -> pa.Table:
+        with pa.ipc.open_file(pa.BufferReader(storage.read(place))) as reader:
+            return reader.read_all()
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(read, places))
+
+
+def _files(rows: pa.Table, run: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The Parquet files of a part, masks and statistics."""
+    rows = rows.combine_chunks()  # the bytes must not depend on the units
     metadata = records.metadata(run)
     masks = rows.select([*records.KEY, "mask"]).replace_schema_metadata(metadata | records.MASKS_METADATA)
     stats = rows.drop_columns("mask").replace_schema_metadata(metadata)
-    masks_file = _put(out / "masks" / name, _parquet(masks, MASK_ROW_GROUP))
-    stats_file = _parquet(stats, rows.num_rows)
-    record = {
+    return _parquet(masks, MASK_ROW_GROUP), _parquet(stats, rows.num_rows)
+
+
+def _record(planned: Range, rows: pa.Table, masks_file: bytes, stats_file: bytes) -> dict[str, Any]:
+    name = f"{planned.part}.parquet"
+    return {
         "part": planned.part,
         "rows": rows.num_rows,
         "pictures": planned.pictures,
         "status": dict(sorted(Counter(rows["status"].to_pylist()).items())),
         "errors": dict(sorted(Counter(filter(None, rows["error"].to_pylist())).items())),
-        "files": {f"masks/{name}": _fingerprint(masks_file), f"stats/{name}": _fingerprint(stats_file)},
+        "files": {f"masks/{name}": fingerprint(masks_file), f"stats/{name}": fingerprint(stats_file)},
     }
-    storage.put(out / "_segface" / "parts" / f"{planned.part}.json", _json(record))
-    storage.put(out / "stats" / name, stats_file)
-    shutil.rmtree(_staging(out, planned.index), ignore_errors=True)
-
-
-def finish(out: Path, plan: Plan) -> dict[str, Any]:
-    """Write manifest.json once every range is published, and return it: all parts, with totals by status and error."""
-    parts = [
-        json.loads(storage.read(str(out / "_segface" / "parts" / f"{planned.part}.json"))) for planned in plan.ranges
-    ]
-    totals: dict[str, Any] = {key: sum(part[key] for part in parts) for key in ("rows", "pictures")}
-    totals |= {key: _total(part[key] for part in parts) for key in ("status", "errors")}
-    manifest = {**totals, "skipped": plan.skipped, "parts": parts}
-    storage.put(out / "_segface" / "manifest.json", _json(manifest))
-    shutil.rmtree(out / "_segface" / "staging", ignore_errors=True)
-    return manifest
-
-
-def _staging(out: Path, range_index: int) -> Path:
-    return out / "_segface" / "staging" / f"range-{range_index:05d}"
-
-
-def _staged_name(unit: int) -> str:
-    return f"unit-{unit:08d}.arrow"
-
-
-def _read_staged(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-        return reader.read_all()
-
-
-def _put(path: Path, content: bytes) -> bytes:
-    """What is at `path` afterwards: `content`, or what an earlier publisher put there."""
-    return content if storage.put(path, content) else storage.read(str(path))
 
 
 def _parquet(table: pa.Table, row_group_size: int) -> bytes:
@@ -121,8 +215,11 @@ def _parquet(table: pa.Table, row_group_size: int) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _fingerprint(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _temporaries(out: str) -> list[str]:
+    """Files that a killed process had not finished; object stores have none."""
+    folders = () if storage.is_url(out) else ("stats", "masks", "_segface")
+    entries = (entry.place for folder in folders for entry in storage.listing(storage.join(out, folder)))
+    return [place for place in entries if storage.name_of(place).startswith(".") and place.endswith(".tmp")]
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -8,7 +8,8 @@ columns (class table, checkpoint, versions) is JSON under the key `segface_batch
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -25,9 +26,9 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "image_id",
         pa.string(),
         False,
-        "the picture's path below the input folder, or the manifest's image_id",
+        "the picture's path below the input, the name that the manifest or Parquet file gives it, or SHARD.tar/MEMBER",
     ),
-    ("uri", pa.string(), False, "where the picture was read from"),
+    ("uri", pa.string(), False, "where the picture was read from; FILE#ROW in a Parquet file, SHARD.tar#MEMBER in a tar file"),
     ("unit", pa.int32(), False, "unit of work the picture belongs to"),
     ("seq", pa.int32(), False, "position of the picture in its unit; (unit, seq) names a picture, with face a row"),
     ("face", pa.int16(), False, "number of the face in its picture, from 0"),
@@ -48,10 +49,33 @@ MASK = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]
 
 KEY = ("image_id", "unit", "seq", "face")
 
+_NOTHING = pa.schema([])
 
-def stats_schema(dataset: Dataset) -> pa.Schema:
-    """COLUMNS, then px_<class> (int32) and frac_<class> (float32) for every class in the order of its id."""
-    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS]
+
+#: Names that a fetched picture or a staged row needs for itself, besides COLUMNS and those per class.
+_OWN = ("landmarks", "data", "mask")
+
+
+def is_reserved(name: str) -> bool:
+    """True for names that a column of the inputs cannot keep in the output."""
+    fixed = [name for name, _, _, _ in COLUMNS]
+    return name in fixed or name in _OWN or name.startswith(("px_", "frac_", "_"))
+
+
+def check_carried(columns: Sequence[str]) -> None:
+    """ValueError for columns of the inputs that the output cannot repeat under their names."""
+    for name in columns:
+        if is_reserved(name):
+            raise ValueError(f"column '{name}' cannot be carried, the name is the output's own; rename it in the input")
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise ValueError(f"column '{twice[0]}' is asked for twice; name it once")
+
+
+def stats_schema(dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
+    """COLUMNS, those carried from the inputs, then px_<class> (int32) and frac_<class> (float32) for every class in
+    the order of its id."""
+    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS] + list(carried)
     pixels = [pa.field(f"px_{name}", pa.int32()) for name in dataset.class_names]
     fractions = [pa.field(f"frac_{name}", pa.float32()) for name in dataset.class_names]
     return pa.schema(fixed + pixels + fractions)
@@ -63,12 +87,12 @@ def masks_schema() -> pa.Schema:
     return pa.schema([*fixed, pa.field("mask", MASK)])
 
 
-def staged_schema(dataset: Dataset) -> pa.Schema:
+def staged_schema(dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
     """Both tables side by side, as they travel from the parser to staging."""
-    return stats_schema(dataset).append(pa.field("mask", MASK))
+    return stats_schema(dataset, carried).append(pa.field("mask", MASK))
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
+def describe(dataset: Dataset, carried: pa.Schema = _NOTHING) -> dict[str, Any]:
     """The class table and the meaning of every column, for run.json and the Parquet metadata."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -79,6 +103,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         ],
         "columns": {
             **{name: meaning for name, _, _, meaning in COLUMNS},
+            **{name: "carried from the manifest or Parquet file of the input" for name in carried.names},
             "px_<class>": "pixels of the class in the mask",
             "frac_<class>": "share of the mask's pixels that the class has, 0 to 1",
             "mask": "8-bit grey PNG; the value of a pixel is the id of its class",

@@ -1,14 +1,24 @@
-"""run.json: which settings made an output.  The same command again resumes it, another one is refused."""
+"""What an output is made of: run.json, and what was added to it later.
+
+    OUT/_segface/run.json              which settings made the output, and the first plan
+    OUT/_segface/additions/0001.json   a plan of pictures that were new in the inputs
+    OUT/_segface/retries/0001.json     pictures with errors to try again; 0001.done when they were
+
+All are created once and never changed.  The same command again resumes, one with other settings is refused.
+"""
 
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from segface_batch import catalog, storage
+from segface_batch.inputs import plan as planning
+from segface_batch.inputs.plan import Plan
 from segface_batch.job import Job
 from segface_batch.output import records
 
@@ -16,43 +26,101 @@ from segface_batch.output import records
 PACKAGES = ("segface-batch", "torch", "timm", "numpy", "pillow", "pyarrow", "ray")
 
 
-def read(out: Path, job: Job, weights_sha256: str) -> dict[str, Any] | None:
-    """run.json's content, None where there is none yet; ValueError where a setting of the job differs."""
+@dataclass(frozen=True)
+class Retry:
+    """Pictures to try again: by index of the range, then unit, their seq."""
+
+    name: str
+    pictures: dict[int, dict[int, list[int]]]
+
+
+def plan_folder(out: str) -> str:
+    return storage.join(out, "_segface", "plan")
+
+
+def read(out: str) -> dict[str, Any] | None:
+    """run.json's content, None where there is none yet."""
     try:
-        run = json.loads(storage.read(str(_path(out))))
+        return json.loads(storage.read(_place(out)))
     except FileNotFoundError:
         return None
+
+
+def check(out: str, run: dict[str, Any], job: Job, weights_sha256: str) -> None:
+    """ValueError where a setting of the job differs from the run's."""
     for name, value in _settings(job, weights_sha256).items():
-        if run["settings"][name] != value:
+        if run["settings"].get(name) != value:
             raise ValueError(
-                f"'{out}' was made with {name} {run['settings'][name]}, not {value}; "
+                f"'{out}' was made with {name} {run['settings'].get(name)}, not {value}; "
                 "repeat that setting to resume, or name another output folder"
             )
-    return run
 
 
-def start(out: Path, job: Job, weights_sha256: str, plan: str) -> dict[str, Any]:
+def start(out: str, job: Job, weights_sha256: str, plan: str, carried: pa.Schema) -> dict[str, Any]:
     """Create run.json with the plan that counts, or give what another driver has created meanwhile."""
     checkpoint = catalog.find(job.checkpoint)
     run = {
         "settings": _settings(job, weights_sha256),
         "plan": plan,
         "resolution": checkpoint.resolution,
-        **records.describe(checkpoint.dataset),
+        **records.describe(checkpoint.dataset, carried),
         "versions": {name: version(name) for name in PACKAGES},
     }
-    if storage.put(_path(out), json.dumps(run, indent=1).encode()):
+    if storage.put(_place(out), json.dumps(run, indent=1).encode()):
         return run
-    other = read(out, job, weights_sha256)
+    other = read(out)
     assert other is not None
+    check(out, other, job, weights_sha256)
     return other
+
+
+def plan(out: str, run: dict[str, Any]) -> Plan:
+    """All that is planned: the first pictures and those added since."""
+    folder = storage.join(out, "_segface", "additions")
+    added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in storage.names(folder, ".json")]
+    return planning.read(plan_folder(out), [run["plan"], *added])
+
+
+def add(out: str, plan: str) -> None:
+    """Make a plan part of the run; of two drivers at once the first one's counts."""
+    folder = storage.join(out, "_segface", "additions")
+    number = len(storage.names(folder, ".json")) + 1
+    storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps({"plan": plan}).encode())
+
+
+def unfinished_retry(out: str) -> Retry | None:
+    """The pictures with errors that somebody asked to try again and that nobody has finished."""
+    folder = storage.join(out, "_segface", "retries")
+    done = {name.removesuffix(".done") for name in storage.names(folder, ".done")}
+    for name in storage.names(folder, ".json"):
+        if (name := name.removesuffix(".json")) not in done:
+            content = json.loads(storage.read(storage.join(folder, f"{name}.json")))
+            pictures = {int(r): {int(unit): seqs for unit, seqs in units.items()} for r, units in content.items()}
+            return Retry(f"retry-{name}", pictures)
+    return None
+
+
+def begin_retry(out: str, pictures: dict[int, dict[int, list[int]]]) -> None:
+    """Have pictures tried again; nothing where there are none."""
+    if not pictures:
+        return
+    folder = storage.join(out, "_segface", "retries")
+    number = len(storage.names(folder, ".json")) + 1
+    storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps(pictures).encode())
+
+
+def end_retry(out: str, retry: Retry) -> None:
+    storage.put(storage.join(out, "_segface", "retries", f"{retry.name.removeprefix('retry-')}.done"), b"")
 
 
 def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
     return {
-        "input": os.path.abspath(job.input),
+        "inputs": [storage.absolute(place) for place in job.inputs],
+        "columns": list(job.columns),
+        "image_column": job.image_column,
         "checkpoint": job.checkpoint,
+        "parser": job.parser,
         "weights_sha256": weights_sha256,
         "precision": job.precision,
         "max_pixels": job.max_pixels,
@@ -60,5 +128,5 @@ def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
     }
 
 
-def _path(out: Path) -> Path:
-    return out / "_segface" / "run.json"
+def _place(out: str) -> str:
+    return storage.join(out, "_segface", "run.json")

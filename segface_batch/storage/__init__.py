@@ -4,26 +4,27 @@ Places are absolute paths or URLs (`s3://bucket/prefix`, and whatever fsspec kno
 folder is a place too, and `join` names what is in it.  Nothing is ever streamed into place, because a stream publishes
 what it has when it fails.
 
-Everywhere: FileNotFoundError, PermissionError, IsADirectoryError; OSError with ENODEV for what is not a regular file
-and with EFBIG for what is larger than allowed; `Unusable` where no object of the place can be had; any other OSError
-after `retry.SECONDS` of trying.
+Everywhere, in one line that names the place: FileNotFoundError; PermissionError for one object; `Unusable` where no
+object of the place can be had; IsADirectoryError; OSError with ENODEV for what is not a regular file, EFBIG for what
+is larger than allowed, ESTALE for what changes, EIO after `retry.SECONDS` of trying.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from segface_batch.storage import failpoint
-from segface_batch.storage.local import Local
-from segface_batch.storage.options import configure
+from segface_batch.storage import failpoint, options as _options
+from segface_batch.storage.local import Local, path_of
+from segface_batch.storage.retry import Deadline
 from segface_batch.storage.store import Entry, Store, Unusable
 
 __all__ = [
-    "Entry", "Unusable", "absolute", "configure", "is_url", "join", "listing", "name_of", "names", "put", "read",
-    "remove", "replace",
+    "Deadline", "Entry", "Unusable", "absolute", "configure", "is_url", "join", "listing", "name_of", "names", "put",
+    "read", "remove", "replace",
 ]  # fmt: skip
 
 
@@ -31,9 +32,22 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
+def configure(options: str | None, s3_client: str = "s3fs") -> None:
+    """Make storage options (a JSON file or JSON) and the client for s3:// those of this process; cheap if they are.
+
+    ValueError or FileNotFoundError, in one line.
+    """
+    if _options.configure(options, s3_client):
+        _remote.cache_clear()
+
+
 def absolute(place: str) -> str:
-    """A URL as it is, without a slash at the end; a path from the root on."""
-    return place.rstrip("/") if is_url(place) else os.path.abspath(place)
+    """A URL as it is, without a slash at the end; a path, of a file:// URL too, from the root on."""
+    if not is_url(place) or place.startswith("file://"):
+        return os.path.abspath(path_of(place))
+    if not place.partition("://")[2].strip("/"):
+        raise ValueError(f"'{place}' names no bucket; give s3://BUCKET/FOLDER")
+    return place.rstrip("/")
 
 
 def join(place: str, *names: str) -> str:
@@ -45,12 +59,25 @@ def name_of(place: str) -> str:
     return place.rstrip("/").rpartition("/")[2]
 
 
-def read(place: str, max_bytes: int = sys.maxsize, span: tuple[int, int] | None = None) -> bytes:
+def read(
+    place: str, max_bytes: int = sys.maxsize, span: tuple[int, int] | None = None, deadline: Deadline | None = None
+) -> bytes:
     """The whole of an object, or its bytes from the first number of `span` up to the second (exclusive); one GET.
 
-    OSError with ESTALE for a file that changes while it is read.
+    Reads that share a deadline fail together: against a dead store they take the time of one.  OSError with ESTALE for
+    a file that changes while it is read, and for an object that ends within the span.
     """
-    return _store(place).read(place, max_bytes, span)
+    length = None if span is None else span[1] - span[0]
+    if length == 0:
+        return b""
+    if length is not None and length > max_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
+    data = _store(place).read(place, max_bytes, span, deadline)
+    if length is not None and len(data) != length:
+        raise OSError(errno.ESTALE, f"has {len(data)} of the {length} bytes: changed since they were found", place)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
+    return data
 
 
 def put(place: str, data: bytes) -> bool:
@@ -72,7 +99,7 @@ def replace(place: str, data: bytes) -> None:
 
 
 def remove(places: Iterable[str]) -> None:
-    """Remove objects, or local folders with all that is in them; absent ones are no error."""
+    """Remove objects of one bucket, or local folders with all that is in them; absent ones are no error."""
     for place in (places := list(places)):
         failpoint.reached("removing", place)
     if places:

@@ -21,10 +21,9 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 class Local:
     """The files of this machine, mounted ones too; places are paths, or file:// URLs where they are read."""
 
-    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None) -> bytes:
+    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: object = None) -> bytes:
         # Without O_NONBLOCK opening a FIFO that nobody writes to would wait for ever.
-        path = _path(place)
-        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        with open(path_of(place), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.ENODEV, "not a regular file", place)
@@ -39,7 +38,8 @@ class Local:
         return data
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
-        folder, name = os.path.split(place)
+        path = path_of(place)
+        folder, name = os.path.split(path)
         os.makedirs(folder, exist_ok=True)
         temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
         try:
@@ -49,11 +49,13 @@ class Local:
                 os.fsync(file.fileno())
             failpoint.reached("written", place)
             if overwrite:
-                os.replace(temporary, place)
+                os.replace(temporary, path)
             else:
-                _create(temporary, place)
+                _create(temporary, path)
         except FileExistsError:
             return False
+        except OSError as error:  # a full disk names no file
+            raise OSError(error.errno, error.strerror, place) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -61,17 +63,17 @@ class Local:
         return True
 
     def remove(self, places: Iterable[str]) -> None:
-        for place in places:
+        for path in map(path_of, places):
             try:
-                os.unlink(place)
+                shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
             except FileNotFoundError:
-                pass
-            except (IsADirectoryError, PermissionError):
-                shutil.rmtree(place)
+                if os.path.lexists(path):  # somebody else removes the same folder
+                    self.remove([path])
 
     def listing(self, folder: str) -> Iterator[Entry]:
+        """A folder after the other, each sorted by name; paths for a file:// URL too."""
         try:
-            with os.scandir(folder) as children:
+            with os.scandir(path_of(folder)) as children:
                 entries = sorted(children, key=lambda entry: entry.name)
         except FileNotFoundError:
             return
@@ -83,7 +85,7 @@ class Local:
                     yield Entry(entry.path, entry.stat(follow_symlinks=False).st_size)
 
 
-def _path(place: str) -> str:
+def path_of(place: str) -> str:
     """The path of a place; a file:// URL keeps every byte of names that are no UTF-8."""
     return os.fsdecode(unquote_to_bytes(place.removeprefix("file://"))) if place.startswith("file://") else place
 

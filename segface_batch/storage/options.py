@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,11 @@ S3_CLIENTS = ("s3fs", "obstore")
 
 #: Words in the name of an option whose value must not be seen.
 _SECRET_WORDS = ("secret", "token", "password", "passwd", "credential", "account_key", "connection_string", "sas")
+
+
+#: The options by protocol, and the S3 client; and what fsspec had in their place.
+_configured: tuple[dict[str, dict[str, Any]], str] = {}, S3_CLIENTS[0]
+_replaced: dict[str, dict[str, Any]] = {}
 
 
 def check(options: str | None) -> None:
@@ -32,15 +36,36 @@ def check(options: str | None) -> None:
         )
 
 
-@cache
-def configure(options: str | None, s3_client: str = "s3fs") -> None:
-    """Make the options those of this process; what was configured before is replaced."""
+def configure(options: str | None, s3_client: str = S3_CLIENTS[0]) -> bool:
+    """Make the options those of this process, in place of what was configured before; True if that is something else.
+
+    They go over what fsspec finds itself (its configuration files, FSSPEC_S3_KEY, ...), and hold for all that uses
+    fsspec in this process.  A file of options is read again each time: keys in it may be renewed.
+    """
+    global _configured, _replaced
+    if s3_client not in S3_CLIENTS:
+        raise ValueError(f"unknown S3 client '{s3_client}'; choose one of: {', '.join(S3_CLIENTS)}")
+    wanted = _by_protocol(_parsed(options)) if options is not None else {}
+    if (wanted, s3_client) == _configured:
+        return False
     from fsspec.config import conf
 
-    conf.pop("segface_batch", None)
-    if options is not None:
-        conf.update(_by_protocol(_parsed(options)))
-    conf["segface_batch"] = {"s3_client": s3_client}
+    conf.update(_replaced)
+    _replaced = {protocol: conf.get(protocol, {}) for protocol in wanted}
+    conf.update({protocol: _replaced[protocol] | given for protocol, given in wanted.items()})
+    _configured = wanted, s3_client
+    return True
+
+
+def given(protocol: str) -> dict[str, Any]:
+    """The options of this process for a protocol."""
+    from fsspec.config import conf
+
+    return dict(conf.get(protocol, {}))
+
+
+def s3_client() -> str:
+    return _configured[1]
 
 
 def _parsed(options: str) -> dict[str, Any]:

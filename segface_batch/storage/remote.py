@@ -3,57 +3,69 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import fsspec
-from fsspec.config import conf
+from fsspec.asyn import sync
 
-from segface_batch.storage import retry
+from segface_batch.storage import account, options, retry
 from segface_batch.storage.store import Entry, Store, Unusable
 
 #: Requests of one process at the same time: the threads of `inputs.fetch`, and some to spare.
 CONNECTIONS = 32
 
-#: s3fs splits an object from 100 MB on, unless its parts are larger; one PUT may have 5 GB.
-_ONE_PUT = 5 * 2**30
+#: Keys in one request that deletes, at most (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
+_DELETED_AT_ONCE = 1000
 
 
 def store(scheme: str) -> Store:
     """The store of a URL scheme as this process is configured; Unusable without the package for it."""
     if scheme in ("s3", "s3a"):
-        if conf.get("segface_batch", {}).get("s3_client") == "obstore":
-            from segface_batch.storage.fast import Obstore
-
-            return Obstore()
-        return S3()
+        return _s3(scheme)
     try:
         return Fsspec(fsspec.filesystem(scheme))
     except (ImportError, ValueError) as error:
-        raise Unusable(errno.ENOSYS, f"{scheme}:// URLs: {error}") from None
+        raise Unusable(errno.ENOSYS, f"{scheme}:// URLs: {error}", f"{scheme}://") from error
+
+
+def _s3(scheme: str) -> Store:
+    given = options.given("s3")
+    try:
+        settings = account.Account(given)
+        if options.s3_client() == "s3fs":
+            return S3(given, settings)
+        from segface_batch.storage.fast import Obstore
+
+        return Obstore(settings)
+    except ImportError as error:
+        cure = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
+        raise Unusable(errno.ENOSYS, f"{error}: {cure}", f"{scheme}://") from error
+    except (TypeError, ValueError) as error:  # botocore's, of options
+        raise Unusable(errno.EINVAL, f"--storage-options: {error}", f"{scheme}://") from error
 
 
 class Fsspec:
-    """Any file system of fsspec.  Only `memory` and S3 create objects without overwriting at the same moment."""
+    """Any file system of fsspec.  Of two writers who create an object at the same moment both may win."""
 
     def __init__(self, filesystem: fsspec.AbstractFileSystem) -> None:
         self.filesystem = filesystem
 
-    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None) -> bytes:
-        if span is not None and span[1] - span[0] > max_bytes:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
+    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         start, end = span or (None, None)
-        data = retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place)
-        if len(data) > max_bytes:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
-        return data
+        return retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place, deadline)
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
-        if not overwrite and retry.patiently(lambda: self.filesystem.exists(place), place):
-            return False
-        retry.patiently(lambda: self.filesystem.pipe_file(place, data), place)
-        return True
+        def request() -> bool:
+            try:
+                self.filesystem.pipe_file(place, data, mode="overwrite" if overwrite else "create")
+            except FileExistsError:
+                return False
+            return True
+
+        return retry.patiently(request, place)
 
     def remove(self, places: Iterable[str]) -> None:
         for place in places:
@@ -63,68 +75,112 @@ class Fsspec:
                 continue
 
     def listing(self, folder: str) -> Iterator[Entry]:
-        """Holds one folder at a time."""
-        scheme = folder.partition("://")[0]
+        """A folder after the other, each sorted by name; holds the folders on the way down."""
+        root = str(self.filesystem._strip_protocol(folder)).rstrip("/")
+        yield from self._below(folder.rstrip("/"), root, root)
+
+    def _below(self, place: str, root: str, folder: str) -> Iterator[Entry]:
         try:
-            for _, _, files in self.filesystem.walk(folder, detail=True, on_error="raise"):
-                for info in sorted(files.values(), key=lambda info: info["name"]):
-                    name = self.filesystem.unstrip_protocol(info["name"]) if "://" not in info["name"] else info["name"]
-                    yield Entry(f"{scheme}://{name.partition('://')[2]}", int(info.get("size") or 0))
+            infos = retry.patiently(lambda: self.filesystem.ls(folder, detail=True), place)
         except FileNotFoundError:
             return
+        for info in sorted(infos, key=lambda info: info["name"]):
+            if info["type"] == "directory":
+                yield from self._below(place, root, info["name"].rstrip("/"))
+            else:
+                yield Entry(place + info["name"].removeprefix(root), int(info["size"] or 0))
 
 
-class S3(Fsspec):
-    """s3:// through s3fs: one GET for an object, a PUT that creates or fails, pages of a listing as they come."""
+class S3:
+    """s3:// through s3fs: one GET for an object, one PUT that creates or fails, pages of a listing as they come."""
 
-    def __init__(self) -> None:
-        given = conf.get("s3", {})
-        client: dict[str, Any] = {
+    def __init__(self, given: dict[str, Any], settings: account.Account) -> None:
+        config: dict[str, Any] = {
             "max_pool_connections": CONNECTIONS,
-            "connect_timeout": 5,
-            "read_timeout": 30,
+            "connect_timeout": account.CONNECT_TIMEOUT,
+            "read_timeout": account.READ_TIMEOUT,
+            **(given.get("config_kwargs") or {}),
             "retries": {"total_max_attempts": 1},  # `retry` repeats
         }
-        filesystem = fsspec.filesystem(
+        client = {"region_name": settings.region} if settings.region else {}
+        self.filesystem: Any = fsspec.filesystem(
             "s3",
-            max_concurrency=1,  # s3fs asks HEAD before each GET unless it may not split the GET (fsspec/s3fs#1007)
-            use_listings_cache=False,
-            config_kwargs=client | given.get("config_kwargs", {}),
+            **given
+            | {"config_kwargs": config, "client_kwargs": client | (given.get("client_kwargs") or {})}
+            | {"use_listings_cache": False, "skip_instance_cache": True},
         )
-        filesystem.retries = 1
-        super().__init__(filesystem)
+        self.filesystem.retries = 1
+        self.filesystem.connect()
+
+    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
+        request = split(place)
+        if span is not None:
+            request["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+
+        async def get() -> bytes:
+            # s3fs's own `cat_file` asks HEAD first (fsspec/s3fs#1007) and reads an object however large it is.
+            answer = await self.filesystem._call_s3("get_object", **request)
+            try:
+                if answer["ContentLength"] > max_bytes:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
+                return await answer["Body"].read()
+            finally:
+                answer["Body"].close()
+
+        return retry.patiently(lambda: sync(self.filesystem.loop, get), place, deadline)
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
-        mode = "overwrite" if overwrite else "create"
-
-        def request() -> bool:
-            try:
-                self.filesystem.pipe_file(place, data, mode=mode, chunksize=_ONE_PUT)
-            except OSError as error:
-                if isinstance(error, FileExistsError) or retry.code(error) in ("PreconditionFailed", "412"):
-                    return False
-                raise
-            return True
-
-        return retry.patiently(request, place)
+        request = split(place) | {"Body": data} | ({} if overwrite else {"IfNoneMatch": "*"})
+        return retry.patiently(lambda: created(lambda: self.filesystem.call_s3("put_object", **request)), place)
 
     def remove(self, places: Iterable[str]) -> None:
-        keys = [place.partition("://")[2].partition("/") for place in places]
-        for at in range(0, len(keys), 1000):  # as many as one request takes
-            objects = {"Objects": [{"Key": key} for _, _, key in keys[at : at + 1000]], "Quiet": True}
-            request = {"Bucket": keys[at][0], "Delete": objects}
-            retry.patiently(lambda request=request: self.filesystem.call_s3("delete_objects", **request), keys[at][2])
+        for chunk in chunks(places):
+            request = {"Bucket": split(chunk[0])["Bucket"]} | {
+                "Delete": {"Objects": [{"Key": split(place)["Key"]} for place in chunk], "Quiet": True}
+            }
+
+            def delete(request: dict[str, Any] = request, bucket: str = chunk[0].rpartition("/")[0]) -> None:
+                for failed in self.filesystem.call_s3("delete_objects", **request).get("Errors", ()):
+                    number = errno.EACCES if failed["Code"] == "AccessDenied" else errno.EIO
+                    raise OSError(number, failed["Code"], f"{bucket}/{failed['Key']}")
+
+            retry.patiently(delete, chunk[0])
 
     def listing(self, folder: str) -> Iterator[Entry]:
         """In the order of the keys' bytes, a page of 1000 at a time."""
-        scheme, _, path = folder.partition("://")
-        bucket, _, prefix = path.rstrip("/").partition("/")
-        request: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
+        asked = split(folder.rstrip("/"))
+        bucket, prefix = asked["Bucket"], asked["Key"]
+        root = f"{folder.partition('://')[0]}://{bucket}"
+        request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
         while True:
             page = retry.patiently(lambda: self.filesystem.call_s3("list_objects_v2", **request), folder)
             for found in page.get("Contents", ()):
                 if not found["Key"].endswith("/"):  # a folder as some tools mark it
-                    yield Entry(f"{scheme}://{bucket}/{found['Key']}", found["Size"])
+                    yield Entry(f"{root}/{found['Key']}", found["Size"])
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def split(place: str) -> dict[str, str]:
+    """The bucket and the key of a place."""
+    bucket, _, key = place.partition("://")[2].partition("/")
+    return {"Bucket": bucket, "Key": key}
+
+
+def created(request: Any) -> bool:
+    """False where a PUT that may only create finds an object."""
+    try:
+        request()
+    except Exception as error:
+        if retry.status_and_word(error)[0] == 412:
+            return False
+        raise
+    return True
+
+
+def chunks(places: Iterable[str]) -> Iterator[list[str]]:
+    """As many places at a time as one request deletes."""
+    left = iter(places)
+    while chunk := list(itertools.islice(left, _DELETED_AT_ONCE)):
+        yield chunk

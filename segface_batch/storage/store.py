@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from segface_batch.storage.retry import Deadline
 
 
 class Unusable(PermissionError):
@@ -18,7 +21,7 @@ class Entry(NamedTuple):
 
 
 class Store(Protocol):
-    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None) -> bytes: ...
+    def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: Deadline | None) -> bytes: ...
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool: ...
 

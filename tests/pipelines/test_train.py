@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torchvision.transforms import v2
 
 from pipelines.demo_model import train
-from pipelines.demo_model.learning import Faces, Training, loss, mirrored_classes
+from pipelines.demo_model.learning import Faces, Training, loss, mirrored_classes, rarity
 from segface_batch import catalog
 from segface_batch.demo import FACES, TRUTH
 from segface_batch.model import weights
@@ -131,7 +131,20 @@ def test_the_loss_is_half_cross_entropy_and_half_dice() -> None:
     p /= p.sum(axis=1, keepdims=True)
     cross = -np.log([p[0, 0], p[1, 1]]).mean()
     dice = 1 - np.mean([(2 * p[k, k] + 1) / (p[:, k].sum() + 1 + 1) for k in range(2)])
-    assert float(loss(logits, labels)) == pytest.approx(0.5 * cross + 0.5 * dice, rel=1e-6)
+    assert float(loss(logits, labels, torch.ones(2))) == pytest.approx(0.5 * cross + 0.5 * dice, rel=1e-6)
+    weighted = -(np.log([p[0, 0], p[1, 1]]) * [0.5, 2.0]).mean()
+    found = float(loss(logits, labels, torch.tensor([0.5, 2.0])))
+    assert found == pytest.approx(0.5 * weighted + 0.5 * dice, rel=1e-6)
+
+
+def test_rare_classes_count_more_and_all_pixels_together_as_much_as_before(folder: Path) -> None:
+    faces = Faces(folder, catalog.find(catalog.DEMO_CHECKPOINT))
+    labels = np.concatenate([np.asarray(Image.open(path)).ravel() for path in (folder / "labels").glob("*.png")])
+    pixels = np.maximum(np.bincount(labels, minlength=19), 1)
+    weights = rarity(faces, 0.5).numpy()
+    assert weights / weights[0] == pytest.approx((pixels / pixels[0]) ** -0.5, rel=1e-5)
+    assert (weights * pixels).sum() / pixels.sum() == pytest.approx(1, rel=1e-5)
+    assert rarity(faces, 0.0).tolist() == [1.0] * 19
 
 
 def test_pictures_and_labels_move_together(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""Ray for the time of a run: the caller's, the cluster named by RAY_ADDRESS, or one started on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def ray_running() -> Iterator[None]:
+    """RuntimeError, in one line, for whatever goes wrong in Ray."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Under `uv run` Ray would repeat that command in every worker.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    import ray
+    import ray.data
+
+    if ray.is_initialized():
+        with _one_line_errors():
+            yield
+        return
+    for name in ("ray", "ray.data"):
+        for handler in logging.getLogger(name).handlers:
+            handler.setLevel(logging.CRITICAL)
+    local: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        # One CPU more than there are cores, for the tasks that wait for storage.
+        local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with _silent_stderr():
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process with its own exit code
+    try:
+        with _one_line_errors():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Ray's errors carry the traceback of the worker as text, whose last line says what happened."""
+    import ray.exceptions
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1].strip() if lines else type(error).__name__
+        raise RuntimeError(
+            f"a worker failed: {reason} (what is done is kept; the same command goes on from there)"
+        ) from error
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing on file descriptor 2: Ray's C++ part announces its log level there, whatever the level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,104 @@
+"""A list of pictures that lie elsewhere: .txt (a place a line), .csv or .parquet with a column `uri`."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from segface_batch import storage
+from segface_batch.inputs import parquet, ranged
+from segface_batch.inputs.picture import Picture, landmarks_of
+from segface_batch.inputs.redact import redacted
+
+#: Columns of a manifest that are read, besides those carried.
+COLUMNS = ("uri", "image_id", "landmarks")
+
+#: A request for lines.
+_READ_BYTES = 4 * 2**20
+
+
+def columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
+    """The columns of a manifest and their types: text, but in a Parquet file its own."""
+    if suffix == ".parquet":
+        return parquet.opened(place, n_bytes).schema_arrow
+    names = ["uri"] if suffix == ".txt" else next(csv.reader(_text(place, n_bytes)), [])
+    return pa.schema([pa.field(name, pa.string()) for name in names])
+
+
+def pictures(
+    place: str, suffix: str, n_bytes: int, *, need_landmarks: bool, carried: Sequence[str]
+) -> Iterator[Picture]:
+    """The manifest's pictures as listed, those named by a path found from the manifest's own folder; their ids are
+    `image_id`, else `uri`.  ValueError for a manifest without the columns it needs or a row without a `uri`."""
+    shown = redacted(place)
+    has = columns(place, suffix, n_bytes).names
+    wanted = ("uri", "landmarks") if need_landmarks else ("uri",)
+    missing = [name for name in wanted if name not in has]
+    if missing:
+        raise ValueError(
+            f"{shown} has no column '{missing[0]}' (it has: {', '.join(has) or 'none'}); "
+            "a manifest needs 'uri', and 'landmarks' for LaPa and Helen checkpoints; 'image_id' is optional"
+        )
+    folder = place.partition("?")[0].rpartition("/")[0]
+    rows = {".txt": _lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[suffix]
+    names = [name for name in dict.fromkeys((*COLUMNS, *carried)) if name in has]
+    for number, row in enumerate(rows(place, n_bytes, names), start=1):
+        uri = row["uri"]
+        if not uri:
+            raise ValueError(f"{shown}: row {number} has no uri")
+        yield _picture(row, uri, folder, carried)
+
+
+def _picture(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> Picture:
+    here = uri if storage.is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
+    size = 0
+    if not storage.is_url(here):
+        with contextlib.suppress(OSError):
+            size = os.stat(here).st_size
+    image_id = row.get("image_id")
+    shown = redacted(here)
+    return Picture(
+        redacted(uri) if image_id is None or image_id == "" else str(image_id),
+        shown,
+        landmarks_of(row.get("landmarks")),
+        size,
+        None if shown == here else here,
+        carried=tuple(row.get(name) for name in carried),
+    )
+
+
+def _text(place: str, n_bytes: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(ranged.opened(place, n_bytes, _READ_BYTES), encoding="utf-8-sig", newline="")
+
+
+def _lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with _text(place, n_bytes) as file, _in_utf8(place):
+        for line in file:
+            if line.strip():
+                yield {"uri": line.rstrip("\r\n")}
+
+
+def _csv_rows(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Empty cells are None."""
+    with _text(place, n_bytes) as file, _in_utf8(place):
+        for row in csv.DictReader(file):
+            yield {name: row[name] or None for name in names}
+
+
+def _parquet_rows(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for batch in parquet.opened(place, n_bytes).iter_batches(1024, columns=list(names), use_threads=False):
+        yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _in_utf8(place: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{redacted(place)} is not UTF-8 ({error.reason}); save it as UTF-8") from None

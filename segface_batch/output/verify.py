@@ -1,0 +1,213 @@
+"""Is an output whole and sound?  Everything is recomputed from the plan and the files; nothing is changed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from segface_batch import storage
+from segface_batch.inputs import plan as planning
+from segface_batch.inputs.plan import Plan, Range
+from segface_batch.output import parts, records, run as runs
+
+#: What can be wrong, from the harmless on.
+MISSING, ORPHANED, DOUBLED, DAMAGED = "missing", "orphaned", "doubled", "damaged"
+
+#: Files read at the same time; each may have some 100 MB.
+THREADS = 4
+
+_KEYS = ["unit", "seq", "face"]
+_STATS_COLUMNS = ["image_id", *_KEYS, "n_faces", "status", "error"]
+
+
+@dataclass
+class Report:
+    """What an output holds.  `findings` are lines by kind; `unfinished` says that a run of the same command would go
+    on; an output is complete with every planned picture in it once, as ok, no_face or error, and no findings."""
+
+    pictures: int
+    parts: int
+    published: int
+    status: dict[str, int]
+    unfinished: bool
+    findings: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return not self.unfinished and not self.findings
+
+
+def verify(out: str, quick: bool = False) -> Report:
+    """Check an output: that every planned picture has its rows in both tables exactly once, that the files are the ones
+    that were written (sha256; not when `quick`, which reads key columns only), and that nothing else lies among them.
+
+    FileNotFoundError for what is no output.
+    """
+    out = storage.absolute(out)
+    run = runs.read(out)
+    if run is None:
+        raise FileNotFoundError(f"'{out}' is no output: it has no _segface/run.json")
+    plan = runs.plan(out, run)
+    published = parts.published(out)
+    with ThreadPoolExecutor(THREADS) as threads:
+        ranges = [planned for planned in plan.ranges if planned.part in published]
+        checked = list(threads.map(lambda planned: list(_range_findings(out, planned, quick)), ranges))
+    findings = [found for lines in checked for found in lines]
+    findings += _unpublished(out, plan, published)
+    findings += _strangers(out, plan, published)
+    part_records = [record for planned in ranges if (record := _record(out, planned)) is not None]
+    retry = runs.unfinished_retry(out)
+    if len(ranges) == len(plan.ranges):
+        findings += _manifest_findings(out, plan, part_records, retry is not None)
+    if retry is not None:
+        count = sum(len(seqs) for units in retry.pictures.values() for seqs in units.values())
+        findings.append((MISSING, f"{count:,} pictures with errors are being tried again"))
+    by_kind: dict[str, list[str]] = {}
+    for kind, line in findings:
+        by_kind.setdefault(kind, []).append(line)
+    status = dict(sorted(sum((Counter(record["status"]) for record in part_records), Counter[str]()).items()))
+    return Report(plan.pictures, len(plan.ranges), len(ranges), status, MISSING in by_kind, by_kind)
+
+
+Finding = tuple[str, str]
+
+
+def _range_findings(out: str, planned: Range, quick: bool) -> Iterator[Finding]:
+    name = f"{planned.part}.parquet"
+    record = _record(out, planned)
+    if record is None:
+        yield DAMAGED, f"_segface/parts/{planned.part}.json is missing or no record"
+        return
+    tables: dict[str, pa.Table] = {}
+    for data_set, columns in (("stats", _STATS_COLUMNS), ("masks", ["image_id", *_KEYS])):
+        try:
+            content = storage.read(storage.join(out, data_set, name))
+            if not quick and parts.fingerprint(content) != record["files"][f"{data_set}/{name}"]:
+                yield DAMAGED, f"{data_set}/{name} is not the file that was written (sha256)"
+            tables[data_set] = pq.read_table(pa.BufferReader(content), columns=columns)
+        except FileNotFoundError:
+            yield DAMAGED, f"{data_set}/{name} is missing though stats has that part"
+        except (pa.ArrowException, KeyError) as error:
+            yield DAMAGED, f"{data_set}/{name} cannot be read: {str(error).splitlines()[0]}"
+    if len(tables) < 2:
+        return
+    stats, masks = tables["stats"], tables["masks"]
+    if not masks.equals(stats.select(masks.column_names)):
+        yield DAMAGED, f"masks/{name} has other rows than stats/{name}"
+    try:
+        expected = planning.read_range(runs.plan_folder(out), planned.file).select(["unit", "seq", "image_id"])
+    except (OSError, pa.ArrowException) as error:
+        yield DAMAGED, f"_segface/plan/{planned.file} cannot be read: {str(error).splitlines()[0]}"
+        return
+    yield from _key_findings(planned, stats, expected)
+    counts = dict(sorted(Counter(stats["status"].to_pylist()).items()))
+    if counts != record["status"] or stats.num_rows != record["rows"]:
+        yield DAMAGED, f"_segface/parts/{planned.part}.json counts {record['status']}, the rows are {counts}"
+
+
+def _key_findings(planned: Range, stats: pa.Table, expected: pa.Table) -> Iterator[Finding]:
+    """Every planned picture once, its faces numbered from 0, in the plan's order."""
+    unit, seq, face, n_faces = (stats[name].to_numpy().astype(np.int64) for name in (*_KEYS, "n_faces"))
+    found = unit << 32 | seq
+    planned_keys = expected["unit"].to_numpy().astype(np.int64) << 32 | expected["seq"].to_numpy()
+    names = dict(zip(planned_keys.tolist(), expected["image_id"].to_pylist(), strict=True))
+    for key in np.setdiff1d(planned_keys, found).tolist():
+        yield MISSING, f"{planned.part}: no row for {names[key]}"
+    for key in np.setdiff1d(found, planned_keys).tolist():
+        yield ORPHANED, f"{planned.part}: unit {key >> 32}, seq {key & 0xFFFFFFFF} is not in the plan"
+    pictures, first, count = np.unique(found, return_index=True, return_counts=True)
+    for key, at, rows in zip(pictures.tolist(), first.tolist(), count.tolist(), strict=True):
+        if key in names and rows != max(1, n_faces[at]):
+            yield DOUBLED, f"{planned.part}: {rows} rows for {names[key]}, {max(1, n_faces[at])} expected"
+    ordered = np.lexsort((face, found))
+    if not np.array_equal(ordered, np.arange(len(found))):
+        yield DAMAGED, f"{planned.part}: rows are not in the plan's order"
+    ids = [names.get(key) for key in found.tolist()]
+    if wrong := sum(given != known for given, known in zip(stats["image_id"].to_pylist(), ids, strict=True) if known):
+        yield DAMAGED, f"{planned.part}: {wrong} rows have another image_id than the plan"
+    fine = pc.equal(pc.equal(stats["status"], records.ERROR), pc.is_valid(stats["error"]))
+    if not pc.all(fine).as_py() and stats.num_rows:
+        yield DAMAGED, f"{planned.part}: rows with an error and another status, or the other way round"
+
+
+def _unpublished(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
+    todo = [planned for planned in plan.ranges if planned.part not in published]
+    if not todo:
+        return
+    staging = parts.Staging(out)
+    staged = staging.names()
+    for planned in todo:
+        count = sum(staging.unit(planned, unit) in staged for unit in planned.units)
+        yield (
+            MISSING,
+            f"{planned.part}: {planned.pictures:,} pictures, {count:,} of {len(planned.units):,} units are staged",
+        )
+
+
+def _strangers(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
+    """What lies among the parts and belongs to no range, and what a crash has left."""
+    known = {planned.part for planned in plan.ranges}
+    folders = (("stats", ".parquet", known), ("masks", ".parquet", known), ("_segface/parts", ".json", known))
+    for folder, suffix, allowed in folders:
+        for entry in storage.listing(storage.join(out, *folder.split("/"))):
+            name = storage.name_of(entry.place)
+            if name.removesuffix(suffix) not in allowed or not name.endswith(suffix):
+                yield ORPHANED, f"{folder}/{name} belongs to no part of the plan; no run needs it"
+    late = {planned.index: planned for planned in plan.ranges if planned.part in published}
+    staging = parts.Staging(out)
+    for planned in late.values() if len(late) == len(plan.ranges) else ():
+        if leftover := storage.names(staging.range(planned), ".arrow"):
+            yield (
+                ORPHANED,
+                f"{staging.range(planned)} holds {len(leftover)} units of a finished part; no run needs them",
+            )
+
+
+def _manifest_findings(out: str, plan: Plan, part_records: list[dict[str, Any]], retrying: bool) -> Iterable[Finding]:
+    try:
+        manifest = json.loads(storage.read(storage.join(out, "_segface", "manifest.json")))
+    except FileNotFoundError:
+        yield MISSING, "_segface/manifest.json"
+        return
+    except ValueError:
+        yield DAMAGED, "_segface/manifest.json is no JSON"
+        return
+    if manifest != parts.summed(plan, part_records):
+        kind = MISSING if retrying or manifest["pictures"] < plan.pictures else DAMAGED
+        yield kind, "_segface/manifest.json is not that of these parts"
+
+
+def _record(out: str, planned: Range) -> dict[str, Any] | None:
+    try:
+        return json.loads(storage.read(parts.record_place(out, planned)))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def lines(report: Report, out: str, most: int = 10) -> list[str]:
+    """The report for a person: findings by kind, at most so many of each, and what to do."""
+    told = [f"{report.published:,} of {report.parts:,} parts are published"]
+    if report.status:
+        told.append("rows: " + ", ".join(f"{count:,} {status}" for status, count in report.status.items()))
+    for kind, found in report.findings.items():
+        told += [f"{kind}: {line}" for line in found[:most]]
+        if len(found) > most:
+            told.append(f"{kind}: and {len(found) - most:,} more")
+    if report.complete:
+        told.append(f"complete: each of {report.pictures:,} pictures is there exactly once")
+    elif set(report.findings) == {MISSING}:
+        told.append(f"not complete: the annotate command that made '{out}' goes on with it")
+    elif set(report.findings) <= {MISSING, ORPHANED}:
+        told.append("not as a run leaves it: remove what is orphaned, if nobody works on it")
+    else:
+        told.append("damaged: annotate into a new folder, or restore the named files from a copy")
+    return told

@@ -1,0 +1,67 @@
+"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small pictures with a parser that
+costs nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from segface_batch import Job, storage
+
+#: Small masks.
+CHECKPOINT = "demo-synthetic"
+
+#: Three ranges of units of eight pictures.
+PICTURES, PART_ROWS = 60, 24
+
+
+def write_pictures(folder: Path, count: int = PICTURES, marks: dict[int, tuple[int, int, int]] | None = None) -> None:
+    """Noise of its own in every picture; `marks` tell the parser what to do at some of them."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(8, 256, (192, 192, 3), dtype=np.uint8)
+        pixels[:2, :2] = (marks or {}).get(number, (100, 100, 100))
+        Image.fromarray(pixels).save(folder / f"{number:04d}.png", compress_level=0)
+
+
+def job(source: object, out: object, **settings: Any) -> Job:
+    settings = {"checkpoint": CHECKPOINT, "parser": "tests.stand_in:Quick", "part_rows": PART_ROWS, **settings}
+    return Job(str(source), str(out), **settings)
+
+
+def start(source: object, out: object, *options: object, **environment: str) -> subprocess.Popen[str]:
+    """The same job as a command."""
+    command = [sys.executable, "-m", "segface_batch.cli", "annotate", source, out, "--checkpoint", CHECKPOINT]
+    command += ["--parser", "tests.stand_in:Quick", "--part-rows", PART_ROWS, *options]
+    return subprocess.Popen(
+        [str(word) for word in command],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def parts(out: object) -> dict[str, bytes]:
+    """The content of all parts, by name."""
+    out = storage.absolute(str(out))
+    names = [f"{folder}/{name}" for folder in ("stats", "masks") for name in storage.names(f"{out}/{folder}", "")]
+    return {name: storage.read(f"{out}/{name}") for name in names}
+
+
+def staged_units(out: Path) -> int:
+    return len(list(out.glob("_segface/staging/**/unit-*.arrow")))
+
+
+def actors_of(process: int, name: str = "Quick") -> list[psutil.Process]:
+    """The parser actors below a process."""
+    below = psutil.Process(process).children(recursive=True)
+    return [child for child in below if name in " ".join(child.cmdline())]

@@ -1,0 +1,67 @@
+"""One output from plan to manifest without Ray, as a process that can be killed at every write.
+
+python -m tests.output.protocol SOURCE OUT
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+import pyarrow as pa
+
+from segface_batch import storage
+from segface_batch.inputs import plan as planning, sources
+from segface_batch.inputs.fetch import fetch, unnest
+from segface_batch.output import parts, run as runs
+from tests import drivers, stand_in
+
+
+def main(source: str, out: str, retry: str = "") -> None:
+    job = drivers.job(source, out)
+    out = storage.absolute(out)
+    run = runs.read(out)
+    if run is None:
+        skipped: Counter[str] = Counter()
+        carried, pictures = sources.pictures(job.inputs, skipped)
+        name = planning.write(runs.plan_folder(out), pictures, skipped, job.part_rows, carried=carried)
+        run = runs.start(out, job, "0" * 64, name, carried)
+    plan = runs.plan(out, run)
+    parser = stand_in.Quick({"checkpoint": drivers.CHECKPOINT}, job.max_pixels)
+    staging = parts.Staging(out)
+    for planned in plan.ranges:
+        if planned.part in parts.published(out):
+            continue
+        for unit in planned.units:
+            if staging.unit(planned, unit) not in staging.names():
+                parts.stage(staging.unit(planned, unit), _rows(parser, out, planned, unit, None))
+        parts.publish(out, planned, run)
+    if retry and not storage.names(f"{out}/_segface/retries", ".done"):
+        if runs.unfinished_retry(out) is None:
+            runs.begin_retry(out, parts.error_pictures(out, plan.ranges))
+        found = runs.unfinished_retry(out)
+        assert found is not None
+        staging, ranges = parts.Staging(out, found.name), {planned.index: planned for planned in plan.ranges}
+        for index, units in found.pictures.items():
+            for unit, seqs in units.items():
+                parts.stage(staging.unit(ranges[index], unit), _rows(parser, out, ranges[index], unit, seqs))
+            parts.republish(out, ranges[index], run, found.name, list(units))
+        runs.end_retry(out, found)
+        staging.sweep()
+    parts.finish(out, plan)
+
+
+def _rows(parser: stand_in.Quick, out: str, planned: planning.Range, unit: int, seqs: list[int] | None) -> pa.Table:
+    row = {
+        "range": pa.array([planned.index], pa.int32()),
+        "file": [planned.file],
+        "position": pa.array([unit - planned.first_unit], pa.int32()),
+        "seqs": pa.array([seqs], pa.list_(pa.int32())),
+    }
+    parsed = parser(fetch(pa.table(row), plan_folder=runs.plan_folder(out)))
+    assert parsed["fatal"].to_pylist() == [None]
+    return unnest(parsed["rows"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

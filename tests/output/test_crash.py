@@ -1,0 +1,96 @@
+"""A process that dies before, in or after any write leaves what the next one finishes, to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segface_batch.output.verify import verify
+from tests import drivers
+
+#: Every object of an output, by a word in its place.
+OBJECTS = (
+    "plan/range-00000",
+    "plan/range-00002",
+    "plan/plan-",
+    "run.json",
+    "unit-00000000.arrow",
+    "unit-00000004.arrow",
+    "masks/part-00000",
+    "parts/part-00000",
+    "stats/part-00000",
+    "stats/part-00002",
+    "manifest.json",
+)
+MOMENTS = ("before", "written", "after")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("crash") / "in"
+    drivers.write_pictures(folder)
+    (folder / "0007.png").write_bytes(b"")
+    return folder
+
+
+def run(source: Path, out: Path, *words: str, failpoint: str = "") -> int:
+    command = [sys.executable, "-m", "tests.output.protocol", str(source), str(out), *words]
+    root = Path(__file__).parents[2]
+    return subprocess.run(command, env={**os.environ, "SEGFACE_FAILPOINT": failpoint}, cwd=root, check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert run(source, out) == 0
+    assert verify(str(out)).complete
+    return out
+
+
+@pytest.mark.parametrize("place", [*OBJECTS, "removing:range-00001"])
+def test_a_death_at_a_write_changes_nothing_in_the_end(place: str, source: Path, whole: Path, tmp_path: Path) -> None:
+    moments = MOMENTS if ":" not in place else ("",)
+    for moment in moments:
+        out = tmp_path / moment
+        assert run(source, out, failpoint=f"{moment}:{place}".lstrip(":")) == -signal.SIGKILL, (moment, place)
+        if (out / "_segface" / "run.json").exists():
+            # What a reader may open is whole, and nobody is told that all is done.
+            assert {name: data for name, data in drivers.parts(out).items() if name.endswith(".parquet")}.items() <= (
+                drivers.parts(whole).items()
+            )
+            assert verify(str(out)).complete == ((moment, place) == ("after", "manifest.json"))
+        assert run(source, out) == 0
+        report = verify(str(out))
+        assert (report.findings, report.unfinished, report.status) == ({}, False, {"error": 1, "ok": 59})
+        assert drivers.parts(out) == drivers.parts(whole)
+        assert (out / "_segface" / "manifest.json").read_bytes() == (whole / "_segface" / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["retries/0001.json", "retry-0001", "masks/part-00000", "stats/part-00000", "parts/part-00000", "0001.done"],
+)
+def test_a_death_while_errors_are_tried_again_changes_nothing_in_the_end(
+    place: str, source: Path, tmp_path: Path
+) -> None:
+    mended = tmp_path / "in"
+    shutil.copytree(source, mended)
+    assert run(mended, tmp_path / "broken") == 0
+    good = mended / "0007.png"
+    good.write_bytes((source / "0008.png").read_bytes())
+    assert run(mended, tmp_path / "whole") == 0
+    expected = drivers.parts(tmp_path / "whole")
+    for moment in MOMENTS:
+        out = tmp_path / moment
+        shutil.copytree(tmp_path / "broken", out)
+        assert run(mended, out, "retry", failpoint=f"{moment}:{place}") == -signal.SIGKILL
+        assert run(mended, out, "retry") == 0
+        report = verify(str(out))
+        assert (report.findings, report.status) == ({}, {"ok": 60})
+        assert drivers.parts(out) == expected
