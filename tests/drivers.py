@@ -1,5 +1,5 @@
-"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small pictures with a parser that
-costs nothing."""
+"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small pictures and with a parser
+that costs nothing."""
 
 from __future__ import annotations
 

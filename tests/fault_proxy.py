@@ -189,7 +189,7 @@ class Proxy:
             app = web.Application(client_max_size=LARGEST_BODY)
             app.router.add_post("/__faults__", self.control)
             app.router.add_get("/__stats__", self.control)
-            app.router.add_route("*", "/{path:.*}", self.handle)
+            app.router.add_route("*", r"/{path:[\s\S]*}", self.handle)
             runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
             await runner.setup()
             await web.TCPSite(runner, HOST, 0).start()

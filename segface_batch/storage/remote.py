@@ -39,7 +39,7 @@ def _s3(scheme: str) -> Store:
             return S3(given, settings)
         from segface_batch.storage.fast import Obstore
 
-        return Obstore(settings)
+        return Obstore(given, settings)
     except ImportError as error:
         cure = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
         raise Unusable(errno.ENOSYS, f"{error}: {cure}", f"{scheme}://") from error
@@ -113,13 +113,12 @@ class S3:
         self.filesystem.connect()
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
-        request = split(place)
-        if span is not None:
-            request["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+        bucket, key = split(place)
+        part = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span is not None else {}
 
         async def get() -> bytes:
             # s3fs's own `cat_file` asks HEAD first (fsspec/s3fs#1007) and reads an object however large it is.
-            answer = await self.filesystem._call_s3("get_object", **request)
+            answer = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **part)
             try:
                 if answer["ContentLength"] > max_bytes:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
@@ -130,26 +129,29 @@ class S3:
         return retry.patiently(lambda: sync(self.filesystem.loop, get), place, deadline)
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
-        request = split(place) | {"Body": data} | ({} if overwrite else {"IfNoneMatch": "*"})
+        bucket, key = split(place)
+        request = {"Bucket": bucket, "Key": key, "Body": data} | ({} if overwrite else {"IfNoneMatch": "*"})
         return retry.patiently(lambda: created(lambda: self.filesystem.call_s3("put_object", **request)), place)
 
     def remove(self, places: Iterable[str]) -> None:
-        for chunk in chunks(places):
-            request = {"Bucket": split(chunk[0])["Bucket"]} | {
-                "Delete": {"Objects": [{"Key": split(place)["Key"]} for place in chunk], "Quiet": True}
-            }
+        left = iter(places)
+        while chunk := list(itertools.islice(left, _DELETED_AT_ONCE)):
+            bucket = split(chunk[0])[0]
+            self._delete(chunk[0].removesuffix(split(chunk[0])[1]), bucket, [split(place)[1] for place in chunk])
 
-            def delete(request: dict[str, Any] = request, bucket: str = chunk[0].rpartition("/")[0]) -> None:
-                for failed in self.filesystem.call_s3("delete_objects", **request).get("Errors", ()):
-                    number = errno.EACCES if failed["Code"] == "AccessDenied" else errno.EIO
-                    raise OSError(number, failed["Code"], f"{bucket}/{failed['Key']}")
+    def _delete(self, root: str, bucket: str, keys: list[str]) -> None:
+        request = {"Bucket": bucket, "Delete": {"Objects": [{"Key": key} for key in keys], "Quiet": True}}
 
-            retry.patiently(delete, chunk[0])
+        def delete() -> None:
+            for failed in self.filesystem.call_s3("delete_objects", **request).get("Errors", ()):
+                number = errno.EACCES if failed["Code"] == "AccessDenied" else errno.EIO
+                raise OSError(number, failed["Code"], root + failed["Key"])
+
+        retry.patiently(delete, root + keys[0])
 
     def listing(self, folder: str) -> Iterator[Entry]:
         """In the order of the keys' bytes, a page of 1000 at a time."""
-        asked = split(folder.rstrip("/"))
-        bucket, prefix = asked["Bucket"], asked["Key"]
+        bucket, prefix = split(folder.rstrip("/"))
         root = f"{folder.partition('://')[0]}://{bucket}"
         request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
         while True:
@@ -162,10 +164,10 @@ class S3:
             request["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def split(place: str) -> dict[str, str]:
+def split(place: str) -> tuple[str, str]:
     """The bucket and the key of a place."""
     bucket, _, key = place.partition("://")[2].partition("/")
-    return {"Bucket": bucket, "Key": key}
+    return bucket, key
 
 
 def created(request: Any) -> bool:
@@ -177,10 +179,3 @@ def created(request: Any) -> bool:
             return False
         raise
     return True
-
-
-def chunks(places: Iterable[str]) -> Iterator[list[str]]:
-    """As many places at a time as one request deletes."""
-    left = iter(places)
-    while chunk := list(itertools.islice(left, _DELETED_AT_ONCE)):
-        yield chunk
