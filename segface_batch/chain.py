@@ -72,9 +72,12 @@ class Chain:
     out: str
     weights_sha256: str
 
-    def run(self, works: Sequence[Work], *, alone: bool = False, may_lose: int = 0) -> Iterator[Staged]:
+    def run(
+        self, works: Sequence[Work], *, alone: bool = False, may_lose: int = 0, again: bool = False
+    ) -> Iterator[Staged]:
         """Each piece of work as it is staged; those whose workers died are missing, RuntimeError for more than
-        `may_lose` of them.  With `alone`, nothing else is in a worker with a unit, whose death is then its own.
+        `may_lose` of them.  With `alone`, nothing else is in a worker with a unit, whose death is then its own.  What is
+        tried `again` may have changed since it was planned.
 
         RuntimeError, in one line, for what no rerun of the same units would mend.
         """
@@ -114,6 +117,7 @@ class Chain:
                         storage_options=self.job.storage_options,
                         s3_client=self.job.s3_client,
                         allow_unreadable=self.job.allow_unreadable,
+                        any_length=again,
                     ),
                     compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(works))),
                     num_cpus=FETCH_CPUS,

@@ -222,7 +222,7 @@ class _Driver:
         ]
         todo = [work for work in works if work.target not in staged]
         self.left += sum(work.pictures for work in todo)
-        for _ in self._stage(todo, staging):
+        for _ in self._stage(todo, staging, again=True):
             pass
         replace = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
         options = (self.chain.job.storage_options, self.chain.job.s3_client)
@@ -235,7 +235,7 @@ class _Driver:
         staging.sweep()
         self.seconds += time.monotonic() - started
 
-    def _stage(self, works: Sequence[Work], staging: Staging) -> Iterator[Work]:
+    def _stage(self, works: Sequence[Work], staging: Staging, again: bool = False) -> Iterator[Work]:
         """Each piece of work when all its rows are staged.
 
         A unit that does not come back, because its worker died, is tried alone, and then picture by picture; a picture
@@ -245,22 +245,22 @@ class _Driver:
         back: set[str] = set()
         for alone in (False, True):
             lost = [work for work in works if work.target not in back]
-            for staged in self._told(self.chain.run(lost, alone=alone, may_lose=most)):
+            for staged in self._told(self.chain.run(lost, alone=alone, may_lose=most, again=again)):
                 back.add(staged.work.target)
                 yield staged.work
         for work in works:
             if work.target not in back:
-                self._stage_one_by_one(work, staging)
+                self._stage_one_by_one(work, staging, again)
                 yield work
 
-    def _stage_one_by_one(self, work: Work, staging: Staging) -> None:
+    def _stage_one_by_one(self, work: Work, staging: Staging, again: bool) -> None:
         planned, unit = work.planned, work.unit
         seqs = work.seqs or range(planned.sizes[work.position])
         singles = [Work(planned, unit, staging.picture(planned, unit, seq), (seq,)) for seq in seqs]
         staged = staging.names()
         todo = [single for single in singles if single.target not in staged]
         most = max(MOST_CRASHES, self.plan.pictures // 100)
-        back = {s.work.target for s in self._told(self.chain.run(todo, alone=True, may_lose=most))}
+        back = {s.work.target for s in self._told(self.chain.run(todo, alone=True, may_lose=most, again=again))}
         pictures = planning.read_unit(runs.plan_folder(self.chain.out), planned.file, work.position)
         dataset = catalog.find(self.chain.job.checkpoint).dataset
         for single in todo:

@@ -3,6 +3,7 @@ that costs nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 from PIL import Image
 
 from segface_batch import Job, storage
+from tests import s3_server
 
 #: Small masks.
 CHECKPOINT = "demo-synthetic"
@@ -61,7 +63,18 @@ def staged_units(out: Path) -> int:
     return len(list(out.glob("_segface/staging/**/unit-*.arrow")))
 
 
-def actors_of(process: int, name: str = "Quick") -> list[psutil.Process]:
-    """The parser actors below a process."""
-    below = psutil.Process(process).children(recursive=True)
-    return [child for child in below if name in " ".join(child.cmdline())]
+def workers(name: str) -> list[psutil.Process]:
+    """Ray's worker processes of this machine whose title has a word in it."""
+    found = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
+    return [
+        process
+        for process in found
+        if name in " ".join(process.info["cmdline"]) and "ray::" in process.info["cmdline"][0]
+    ]
+
+
+def storage_options(endpoint: str, file: Path) -> Path:
+    """A file with the options for the tests' S3 server behind an endpoint, its administrator's secret in it."""
+    secret = {"key": "ci-admin", "secret": s3_server.secret_of("ci-admin"), "endpoint_url": endpoint}
+    file.write_text(json.dumps(secret | {"client_kwargs": {"region_name": s3_server.REGION}}))
+    return file

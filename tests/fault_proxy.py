@@ -158,7 +158,7 @@ class Proxy:
             if fault == "partial":
                 await response.write(body[: max(1, len(body) // 2)])
                 await asyncio.sleep(0.05)  # so that this half leaves before the reset
-                request.transport.abort()
+                reset(request)
                 return response
             await response.write(body)
         with contextlib.suppress(ConnectionError):  # the client went away
@@ -226,8 +226,8 @@ def running_proxy(upstream: str, seed: int = 0) -> Iterator[RunningProxy]:
     """A proxy on a free loopback port, in a process of its own."""
     command = [sys.executable, __file__, "--upstream", upstream, "--seed", str(seed)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         words = process.stdout.readline().split()
         if words[:1] != ["ready"]:
             raise RuntimeError("the proxy did not start")

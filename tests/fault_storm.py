@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import subprocess
@@ -149,10 +148,9 @@ def main() -> None:
         if chosen.s3:
             server = stack.enter_context(s3_server.running_server())
             proxy = stack.enter_context(fault_proxy.running_proxy(server.endpoint, seed=chosen.seed))
-            settings = server.storage_options("ci-admin") | {"endpoint_url": proxy.url}
-            (folder / "storage.json").write_text(json.dumps(settings))
-            outs, options = f"s3://{server.new_bucket()}", ["--storage-options", folder / "storage.json"]
-            storage.configure(str(folder / "storage.json"))
+            file = drivers.storage_options(proxy.url, folder / "storage.json")
+            outs, options = f"s3://{server.new_bucket()}", ["--storage-options", file]
+            storage.configure(str(file))
             proxy.set_faults(FAULTS)
         ray = stack.enter_context(own_ray())
         begun = time.monotonic()

@@ -9,14 +9,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from segface_batch import storage
 from segface_batch.output.records import SCHEMA_VERSION, masks_schema
+from segface_batch.storage import arrow
 
 _FORMAT = ds.ParquetFileFormat()
 
@@ -39,20 +39,17 @@ def open_tables(out: str) -> Tables:
     """The parts of `out` (a folder or fsspec URL) that are published now.
 
     FileNotFoundError where there is none yet or masks are missing, ValueError for an output of a newer version of
-    this package or of another program.
+    this package or of another program; the errors of `storage`.
     """
-    files, root = fsspec.url_to_fs(out)
-    # Arrow's own file system where it has the same one: it needs no Python while DuckDB scans.
-    filesystem = (
-        pafs.LocalFileSystem() if isinstance(files, LocalFileSystem) else pafs.PyFileSystem(pafs.FSSpecHandler(files))
-    )
-    parts = _parts(files, f"{root}/stats")
+    out = storage.absolute(out)
+    filesystem, root = arrow.filesystem(out)
+    parts = _parts(f"{out}/stats")
     if not parts:
         raise FileNotFoundError(
             f"'{out}/stats' has no Parquet part yet: 'segface-batch annotate INPUT {out}' is still running or was "
             "not started, or this is not the folder of an output"
         )
-    if missing := sorted(set(parts) - set(_parts(files, f"{root}/masks"))):
+    if missing := sorted(set(parts) - set(_parts(f"{out}/masks"))):
         raise FileNotFoundError(f"'{out}/masks/{missing[0]}' is missing though stats has that part; copy both folders")
     schema = pq.read_schema(f"{root}/stats/{parts[0]}", filesystem=filesystem)
     return Tables(
@@ -62,13 +59,9 @@ def open_tables(out: str) -> Tables:
     )
 
 
-def _parts(files: fsspec.AbstractFileSystem, folder: str) -> list[str]:
-    """Names of the Parquet files in a folder, sorted; those being written start with a dot."""
-    try:
-        names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(folder, detail=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(name for name in names if name.endswith(".parquet") and not name.startswith((".", "_")))
+def _parts(folder: str) -> list[str]:
+    """Names of the Parquet files in a folder, sorted."""
+    return [name for name in storage.names(folder, ".parquet") if "/" not in name and not name.startswith("_")]
 
 
 def _dataset(paths: list[str], schema: pa.Schema, filesystem: pafs.FileSystem) -> ds.FileSystemDataset:

@@ -8,18 +8,16 @@ is no fault of a picture: it is told in `fatal`, and ends the run.
 from __future__ import annotations
 
 import errno
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from segface_batch import storage
 from segface_batch.inputs import parquet, plan, tar
 from segface_batch.inputs.picture import Cell
-from segface_batch.inputs.redact import redacted, redacted_text
+from segface_batch.inputs.redact import redacted_text
 
 #: Waiting for a disk or a network costs no CPU.
 THREADS = 16
@@ -44,7 +42,7 @@ REASONS = {
 _CURES = {"forbidden": "mend the rights", "unfetchable": "see to the disk, network or server"}
 
 
-def unit_schema(carried: pa.Schema = plan._NOTHING) -> pa.Schema:
+def unit_schema(carried: pa.Schema) -> pa.Schema:
     """One row per unit: its pictures stay together whatever Ray does with blocks.  `unit` is null, and `pictures` are
     without carried columns, where not even the plan could be read."""
     own = [pa.field("data", pa.large_binary()), pa.field("error", pa.string())]
@@ -74,10 +72,11 @@ def fetch(
     storage_options: str | None = None,
     s3_client: str = "s3fs",
     allow_unreadable: bool = False,
+    any_length: bool = False,
 ) -> pa.Table:
     """One row (range, its file, position in it, seqs: null for all) -> one row of unit_schema.
 
-    A picture's `error` says why `data` is null.  `fatal`, with no pictures, says in one line what must end the run:
+    With `any_length` a file may be another one by now than when it was planned.  A picture's `error` says why `data` is null.  `fatal`, with no pictures, says in one line what must end the run:
     storage of which nothing can be had, anything unforeseen, and, but for `allow_unreadable`, a unit of FATAL_PICTURES
     or more of which every picture is forbidden or unfetchable.  Never raises.
     """
@@ -90,22 +89,18 @@ def fetch(
         own = [name for name in planned.column_names if name not in plan.PLACES.names]
         carried = planned.select(own[len(plan.NAMES) :]).schema.remove_metadata()
         if row["seqs"] is not None:
-            planned = planned.filter(pc.is_in(planned["seq"], pa.array(row["seqs"], pa.int32())))
-        answers = _answers(planned)
-        fatal = None if allow_unreadable else _shared_fault(answers, number, planned["uri"].to_pylist())
-        names = planned.select(own)
+            wanted = set(row["seqs"])
+            planned = planned.filter(pa.array([seq in wanted for seq in planned["seq"].to_pylist()], pa.bool_()))
+        answers = _answers(planned, any_length)
+        fatal = None if allow_unreadable else _shared_fault(answers, planned)
+        if fatal is None:
+            return _unit(row["range"], number, planned.select(own), answers, unit_schema(carried))
     except storage.Unusable as error:
         fatal = _one_line(error)
     except Exception as error:  # Ray would drop a unit that raises
         fatal = f"fetching failed: {type(error).__name__}: {_one_line(error)}"
-    schema = unit_schema(carried)
-    if fatal is not None:
-        return pa.Table.from_pylist([{"range": row["range"], "unit": number, "pictures": [], "fatal": fatal}], schema)
-    pictures = names.append_column("data", pa.array([answer.data for answer in answers], pa.large_binary()))
-    pictures = pictures.append_column("error", pa.array([answer.error for answer in answers], pa.string()))
-    nested = nest(pictures, schema.field("pictures"))
-    first = [pa.array([row["range"]], pa.int32()), pa.array([number], pa.int32())]
-    return pa.table([*first, nested, pa.nulls(1, pa.string())], schema=schema)
+    nothing = {"range": row["range"], "unit": number, "pictures": [], "fatal": fatal}
+    return pa.Table.from_pylist([nothing], unit_schema(carried))
 
 
 def nest(table: pa.Table, field: pa.Field) -> pa.Array:
@@ -120,7 +115,15 @@ def unnest(column: pa.ChunkedArray) -> pa.Table:
     return pa.Table.from_struct_array(column.combine_chunks().flatten())
 
 
-def _answers(planned: pa.Table) -> list[Answer]:
+def _unit(range_index: int, number: int, names: pa.Table, answers: Sequence[Answer], schema: pa.Schema) -> pa.Table:
+    pictures = names.append_column("data", pa.array([answer.data for answer in answers], pa.large_binary()))
+    pictures = pictures.append_column("error", pa.array([answer.error for answer in answers], pa.string()))
+    nested = nest(pictures, schema.field("pictures"))
+    first = [pa.array([range_index], pa.int32()), pa.array([number], pa.int32())]
+    return pa.table([*first, nested, pa.nulls(1, pa.string())], schema=schema)
+
+
+def _answers(planned: pa.Table, any_length: bool) -> list[Answer]:
     """An answer for every planned picture, in order."""
     rows = planned.select(["uri", *plan.PLACES.names]).to_pylist()
     deadline = storage.Deadline()
@@ -133,17 +136,18 @@ def _answers(planned: pa.Table) -> list[Answer]:
         found = _from_tar(readable, deadline)
     else:
         with ThreadPoolExecutor(THREADS) as threads:
-            found = list(threads.map(lambda row: _of_file(row, deadline), readable))
+            found = list(threads.map(lambda row: _of_file(row, deadline, any_length), readable))
     left = iter(found)
     return [next(left) if row["_error"] is None else Answer(None, row["_error"]) for row in rows]
 
 
-def _of_file(row: dict[str, Any], deadline: storage.Deadline) -> Answer:
+def _of_file(row: dict[str, Any], deadline: storage.Deadline, any_length: bool) -> Answer:
     try:
         data = storage.read(_place(row), MAX_BYTES, deadline=deadline)
     except OSError as error:
         return _refused(error)
-    return Answer(None, "changed") if row["_n_bytes"] not in (0, len(data)) else Answer(data)
+    is_other = not any_length and row["_n_bytes"] not in (0, len(data))
+    return Answer(None, "changed") if is_other else Answer(data)
 
 
 def _from_tar(rows: Sequence[dict[str, Any]], deadline: storage.Deadline) -> list[Answer]:
@@ -209,17 +213,17 @@ def _reason(error: OSError) -> str:
     return {errno.EFBIG: "too_large", errno.ESTALE: "changed"}.get(error.errno or 0, "unfetchable")
 
 
-def _shared_fault(answers: Sequence[Answer], unit: int, uris: Sequence[str]) -> str | None:
+def _shared_fault(answers: Sequence[Answer], planned: pa.Table) -> str | None:
     """What ails the unit, if no picture of it could be had for reasons that are not the pictures' own."""
-    errors = Counter(answer.error for answer in answers)
-    if len(answers) < FATAL_PICTURES or not set(errors) <= set(_CURES):
+    known = planned["_error"].to_pylist()
+    tried = [answer for answer, error in zip(answers, known, strict=True) if error is None]
+    errors = sorted({str(answer.error) for answer in tried})
+    if len(tried) < FATAL_PICTURES or not set(errors) <= set(_CURES):
         return None
-    words = " or ".join(sorted(str(error) for error in errors))
-    cures = " and ".join(_CURES[error] for error in sorted(map(str, errors)))
-    first = answers[0].words if uris[0] in answers[0].words else f"{uris[0]}: {answers[0].words}"
+    unit, cures = planned["unit"][0].as_py(), " and ".join(_CURES[error] for error in errors)
     return (
-        f"all {len(answers)} pictures of unit {unit} are {words} (first: {first}); {cures} and run again, or add "
-        "--allow-unreadable to record them as errors"
+        f"all {len(tried)} pictures of unit {unit} are {' or '.join(errors)} (first: {tried[0].words}); {cures} and "
+        "run again, or add --allow-unreadable to record them as errors"
     )
 
 

@@ -45,7 +45,7 @@ def files(place: str, skipped: Counter[str]) -> Iterator[Found]:
 
 
 def suffix_of(name: str) -> str:
-    """".jpg" of "a/b.JPG", with what is compressed before it (".tar.gz"); "" where there is none."""
+    """ ".jpg" of "a/b.JPG", with what is compressed before it (".tar.gz"); "" where there is none."""
     stem, suffix = os.path.splitext(name)
     return (".tar" + suffix if stem.lower().endswith(".tar") else suffix).lower()
 

@@ -27,7 +27,10 @@ def columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
     """The columns of a manifest and their types: text, but in a Parquet file its own."""
     if suffix == ".parquet":
         return parquet.opened(place, n_bytes).schema_arrow
-    names = ["uri"] if suffix == ".txt" else next(csv.reader(_text(place, n_bytes)), [])
+    names = ["uri"]
+    if suffix == ".csv":
+        with _text(place, n_bytes) as file, _readable(place):
+            names = next(csv.reader(file), [])
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
@@ -37,7 +40,8 @@ def pictures(
     """The manifest's pictures as listed, those named by a path found from the manifest's own folder; their ids are
     `image_id`, else `uri`.  ValueError for a manifest without the columns it needs or a row without a `uri`."""
     shown = redacted(place)
-    has = columns(place, suffix, n_bytes).names
+    found = columns(place, suffix, n_bytes)
+    has = found.names
     wanted = ("uri", "landmarks") if need_landmarks else ("uri",)
     missing = [name for name in wanted if name not in has]
     if missing:
@@ -45,6 +49,8 @@ def pictures(
             f"{shown} has no column '{missing[0]}' (it has: {', '.join(has) or 'none'}); "
             "a manifest needs 'uri', and 'landmarks' for LaPa and Helen checkpoints; 'image_id' is optional"
         )
+    if not parquet.is_text(found.field("uri").type):
+        raise ValueError(f"{shown}: column 'uri' is {found.field('uri').type}; make it text")
     folder = place.partition("?")[0].rpartition("/")[0]
     rows = {".txt": _lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[suffix]
     names = [name for name in dict.fromkeys((*COLUMNS, *carried)) if name in has]
@@ -78,7 +84,7 @@ def _text(place: str, n_bytes: int) -> io.TextIOWrapper:
 
 
 def _lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    with _text(place, n_bytes) as file, _in_utf8(place):
+    with _text(place, n_bytes) as file, _readable(place):
         for line in file:
             if line.strip():
                 yield {"uri": line.rstrip("\r\n")}
@@ -86,7 +92,7 @@ def _lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str,
 
 def _csv_rows(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Empty cells are None."""
-    with _text(place, n_bytes) as file, _in_utf8(place):
+    with _text(place, n_bytes) as file, _readable(place):
         for row in csv.DictReader(file):
             yield {name: row[name] or None for name in names}
 
@@ -97,8 +103,10 @@ def _parquet_rows(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[di
 
 
 @contextlib.contextmanager
-def _in_utf8(place: str) -> Iterator[None]:
+def _readable(place: str) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{redacted(place)} is not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{redacted(place)} is no CSV ({error}); check its quotes") from None

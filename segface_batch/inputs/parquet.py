@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from segface_batch.inputs.picture import Cell
 from segface_batch.inputs.ranged import Ranged
+from segface_batch.inputs.redact import redacted
 
 #: Columns that name a picture, the first that a file has; else the struct's path does.
 ID_COLUMNS = ("image_id", "key", "__key__")
@@ -54,13 +55,19 @@ def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | Non
 
 def opened(place: str, n_bytes: int, read_bytes: int = 0) -> pq.ParquetFile:
     """The file with its footer read; pyarrow's errors where it is none."""
-    # pre_buffer would read whole row groups ahead.
-    return pq.ParquetFile(Ranged(place, n_bytes), buffer_size=read_bytes, pre_buffer=False)  # pyright: ignore
+    return pq.ParquetFile(
+        Ranged(place, n_bytes),  # pyright: ignore[reportArgumentType]
+        buffer_size=read_bytes,
+        pre_buffer=False,  # would read whole row groups ahead
+        page_checksum_verification=True,
+    )
 
 
 def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: Sequence[str]) -> Iterator[Row]:
-    """Every row of the pictures' column, with the columns of those names and, as PATH, the struct's path; ValueError for
-    row groups that are too large to be read in parts."""
+    """Every row of the pictures' column, with the columns of those names and, as PATH, the path in the struct.
+
+    ValueError for a row group that is too large to be read in parts.
+    """
     field = file.schema_arrow.field(column)
     is_struct = pa.types.is_struct(field.type)
     leaf = f"{column}.bytes" if is_struct else column
@@ -72,11 +79,7 @@ def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: 
     for group in range(file.num_row_groups):
         meta = file.metadata.row_group(group)
         n_bytes = meta.column(paths.index(leaf)).total_uncompressed_size
-        if n_bytes > MAX_GROUP_BYTES:
-            raise ValueError(
-                f"{place}: row group {group} has {n_bytes / 1e9:.1f} GB of pictures, which would be read again and "
-                "again; write the file anew with row_group_size=1000 or less"
-            )
+        check_group(place, group, n_bytes)
         mean = n_bytes // max(1, meta.num_rows)
         values = file.read_row_group(group, columns=small, use_threads=False) if small else None
         if values is not None and small[-1] == f"{column}.path":
@@ -89,13 +92,21 @@ def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: 
             number += 1
 
 
+def check_group(place: str, group: int, n_bytes: int) -> None:
+    if n_bytes > MAX_GROUP_BYTES:
+        raise ValueError(
+            f"{redacted(place)}: row group {group} has {n_bytes / 1e9:.1f} GB of pictures, which would be read again "
+            "and again; write the file anew with row_group_size=1000 or less"
+        )
+
+
 def read(place: str, cells: Sequence[Cell]) -> list[bytes | None]:
     """The bytes in cells of one row group, in their order (rows ascending); None for null.
 
     OSError with ESTALE where the file has no such cells any more; pyarrow's errors where it is damaged.
     """
     column, group, _, file_bytes = cells[0]
-    file = _kept(place, file_bytes)
+    file = kept(place, file_bytes)
     if group >= file.num_row_groups or cells[-1].row >= file.metadata.row_group(group).num_rows:
         raise OSError(errno.ESTALE, "it has fewer rows than when it was planned", place)
     wanted = {cell.row for cell in cells}
@@ -113,7 +124,7 @@ def read(place: str, cells: Sequence[Cell]) -> list[bytes | None]:
 
 
 @lru_cache(maxsize=4)
-def _kept(place: str, file_bytes: int) -> pq.ParquetFile:
+def kept(place: str, file_bytes: int) -> pq.ParquetFile:
     """A process reads the units of a file one after another, and the footer once."""
     return opened(place, file_bytes, _READ_BYTES)
 
@@ -122,6 +133,17 @@ def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
     return _is_binary(kind)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """True for text, encoded as a dictionary too."""
+    plain = plain_type(kind)
+    return pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, which a dictionary encodes."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_binary(kind: pa.DataType) -> bool:

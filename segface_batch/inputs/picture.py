@@ -19,10 +19,10 @@ class Cell(NamedTuple):
 class Picture(NamedTuple):
     """A picture to annotate.
 
-    The bytes are those of `place` (None: of `uri`, which is the place then): the whole of it, `n_bytes` from `offset`
-    on in a tar file, or a cell of a Parquet file.  `landmarks` are x0, y0, x1, y1, ... in pixels of the upright picture;
-    None where the source has none, NaN where it has something else.  `n_bytes` is 0 where the size is not known before
-    reading; of a cell it is a guess.  `error` is why there is nothing to read, where that is known already.
+    The bytes are those of `place` (None: of `uri`): the whole of it, `n_bytes` from `offset` on in a tar file, or a
+    cell of a Parquet file.  `landmarks` are x0, y0, x1, y1, ... in pixels of the upright picture; None where the source
+    has none, NaN where it has something else.  `n_bytes` is 0 where the size is not known before reading; of a cell it
+    is the mean of its row group.  `error` says why there is nothing to read, where that is known already.
     """
 
     image_id: str

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from segface_batch import storage
@@ -145,7 +146,7 @@ def read(folder: str, names: Sequence[str]) -> Plan:
     for carried in schemas[1:]:
         if carried != schemas[0]:
             raise ValueError(
-                f"the columns of the inputs were {_shown(schemas[0])} and are {_shown(carried)} now; make them as they were"
+                f"the inputs' columns were {_shown(schemas[0])} and are {_shown(carried)} now; make them as they were"
             )
     return Plan(tuple(ranges), skipped, schemas[0] if schemas else _NOTHING)
 
@@ -159,7 +160,9 @@ def read_range(folder: str, file: str) -> pa.Table:
 def read_unit(folder: str, file: str, position: int) -> pa.Table:
     """The rows of the unit at that position in a range's file."""
     rows = read_range(folder, file)
-    return rows.filter(pc.equal(rows["unit"], pc.add(rows["unit"][0], position)))
+    units = rows["unit"].to_numpy()
+    start, end = np.searchsorted(units, [units[0] + position, units[0] + position + 1])
+    return rows.slice(start, end - start)
 
 
 def _put(folder: str, stem: str, suffix: str, content: bytes) -> str:

@@ -51,7 +51,8 @@ class Ranged(io.RawIOBase):
 
 def opened(place: str, n_bytes: int, block: int) -> io.BufferedReader:
     """The place as a file that is read `block` bytes at a time."""
-    return io.BufferedReader(Ranged(place, n_bytes), block)
+    path = local_path(place)
+    return io.BufferedReader(Ranged(place, n_bytes) if path is None else io.FileIO(path), block)
 
 
 def size(place: str) -> int | None:

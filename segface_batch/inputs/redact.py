@@ -12,14 +12,14 @@ _PARAMETER = re.compile(r"(?<=[?&;])([^=&;#]+)=[^&;#]*")
 #: Names of query parameters whose values sign a request or allow one; with a signature also what it covers changes from
 #: listing to listing, and would make the same picture look new.
 _SECRET = re.compile(
-    r"x-(amz|goog|ms)-.*|.*(signature|token|secret|passw|credential).*|sig|auth.*|.*key(id)?|key-pair-id|policy|code"
+    r"x-(amz|goog|ms)-.*|.*(signature|token|secret|passw|credential).*|sig|auth.*|.*key(id)?|key-pair-id|policy|code|expires|s[et]"
 )
 
 
 def redacted(url: str) -> str:
     """The URL without user and password, `REDACTED` in place of what signs it; a path as it is."""
     scheme, separator, rest = url.partition("://")
-    if not separator:
+    if not separator or ("@" not in url and "=" not in url):  # millions of them
         return url
     end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
     host = rest[:end]

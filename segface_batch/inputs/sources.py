@@ -167,7 +167,11 @@ def _carried(inputs: Sequence[_Input], columns: Sequence[str], image_column: str
     available = [(each.place, _columns(each, image_column)) for each in inputs]
     fields = []
     for column in columns:
-        types = {place: _plain(schema.field(column).type) for place, schema in available if column in schema.names}
+        types = {
+            place: parquet.plain_type(schema.field(column).type)
+            for place, schema in available
+            if column in schema.names
+        }
         if not types:
             names = sorted({name for _, schema in available for name in schema.names if not records.is_reserved(name)})
             raise ValueError(f"no input has a column '{column}'; there is: {', '.join(names) or 'none'}")
@@ -191,11 +195,6 @@ def _columns(each: _Input, image_column: str | None) -> pa.Schema:
         if file is not None and column is not None:
             return pa.schema([field for field in file.schema_arrow if field.name != column])
     return pa.schema([])
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """A dictionary's values are what is carried."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
@@ -286,9 +285,7 @@ def _index(shard: Found) -> tar.Index:
         return tar.index(file, shard.n_bytes)
 
 
-def _in_parquet_files(
-    found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]
-) -> Iterator[Picture]:
+def _in_parquet_files(found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
     for entry, file in _ahead(_parquet_file, found):
         shown = redacted(entry.place)
         if file is None:
@@ -307,7 +304,7 @@ def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wa
     if "landmarks" not in schema.names:
         _check_landmarks(wanted, entry.place)
     for field in wanted.carried:
-        if field.name in schema.names and _plain(schema.field(field.name).type) != field.type:
+        if field.name in schema.names and parquet.plain_type(schema.field(field.name).type) != field.type:
             raise ValueError(
                 f"column '{field.name}' is {schema.field(field.name).type} in {shown}, {field.type} elsewhere"
             )

@@ -69,7 +69,7 @@ def index(file: BinaryIO, n_bytes: int) -> Index:
             if not extension and "size" in extended and n_body:
                 n_body = _number(extended["size"])
             if n_body < 0 or (extension and n_body > _MAX_EXTENSION):
-                raise tarfile.InvalidHeaderError("bad size")
+                raise ValueError("no size of anything")
             if extension:
                 extended |= _extension(header.type, file.read(n_body))
         except (tarfile.HeaderError, ValueError):

@@ -28,7 +28,12 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         False,
         "the picture's path below the input, the name that the manifest or Parquet file gives it, or SHARD.tar/MEMBER",
     ),
-    ("uri", pa.string(), False, "where the picture was read from; FILE#ROW in a Parquet file, SHARD.tar#MEMBER in a tar file"),
+    (
+        "uri",
+        pa.string(),
+        False,
+        "where the picture was read from; FILE#ROW in a Parquet file, SHARD.tar#MEMBER in a tar file",
+    ),
     ("unit", pa.int32(), False, "unit of work the picture belongs to"),
     ("seq", pa.int32(), False, "position of the picture in its unit; (unit, seq) names a picture, with face a row"),
     ("face", pa.int16(), False, "number of the face in its picture, from 0"),
@@ -59,7 +64,8 @@ _OWN = ("landmarks", "data", "mask")
 def is_reserved(name: str) -> bool:
     """True for names that a column of the inputs cannot keep in the output."""
     fixed = [name for name, _, _, _ in COLUMNS]
-    return name in fixed or name in _OWN or name.startswith(("px_", "frac_", "_"))
+    word = name.lower()  # DuckDB takes Status and status for the same
+    return word in fixed or word in _OWN or word.startswith(("px_", "frac_", "_"))
 
 
 def check_carried(columns: Sequence[str]) -> None:
@@ -103,7 +109,7 @@ def describe(dataset: Dataset, carried: pa.Schema = _NOTHING) -> dict[str, Any]:
         ],
         "columns": {
             **{name: meaning for name, _, _, meaning in COLUMNS},
-            **{name: "carried from the manifest or Parquet file of the input" for name in carried.names},
+            **dict.fromkeys(carried.names, "carried from the manifest or Parquet file of the input"),
             "px_<class>": "pixels of the class in the mask",
             "frac_<class>": "share of the mask's pixels that the class has, 0 to 1",
             "mask": "8-bit grey PNG; the value of a pixel is the id of its class",

@@ -129,7 +129,7 @@ def _store(place: str) -> Store:
     return _LOCAL if scheme in ("", "file") else _remote(scheme)
 
 
-@cache
+@cache  # what is costly in a store is made at its first use, by one thread
 def _remote(scheme: str) -> Store:
     from segface_batch.storage import remote
 

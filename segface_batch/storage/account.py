@@ -52,6 +52,8 @@ class Account:
             or os.environ.get("AWS_ENDPOINT_URL")
             or profile.get("endpoint_url")
         )
+        if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
+            raise Unusable(errno.EINVAL, f"invalid endpoint '{self.endpoint}': give http://... or https://...", "s3://")
         self.region: str | None = (
             self._client.get("region_name")
             or os.environ.get("AWS_REGION")  # which botocore does not read

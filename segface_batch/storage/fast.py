@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import obstore
@@ -32,11 +33,10 @@ _UNSPEAKABLE = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
 
 class Obstore(S3):
-    def __init__(self, given: dict[str, Any], account: Account) -> None:
-        super().__init__(given, account)
-        account.refuse_others("obstore", "use --s3-client s3fs")
-        self._account = account
-        self._bucket = cache(self._client)
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__(given)
+        self._buckets: dict[str, S3Store] = {}
+        self._opening = threading.Lock()
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         bucket, key = split(place)
@@ -62,6 +62,19 @@ class Obstore(S3):
         return retry.patiently(
             lambda: created(lambda: obstore.put(self._bucket(bucket), key, data, mode=mode, use_multipart=False)), place
         )
+
+    @cached_property
+    def _account(self) -> Account:
+        account = Account(self._given)
+        account.refuse_others("obstore", "use --s3-client s3fs")
+        return account
+
+    def _bucket(self, name: str) -> S3Store:
+        """A client for a bucket, made by one thread."""
+        with self._opening:
+            if name not in self._buckets:
+                self._buckets[name] = self._client(name)
+            return self._buckets[name]
 
     def _client(self, name: str) -> S3Store:
         account = self._account

@@ -69,14 +69,10 @@ def s3_client() -> str:
 
 
 def _parsed(options: str) -> dict[str, Any]:
-    text = options
-    if not _is_json(options):
-        path = Path(options)
-        if not path.is_file():
-            raise FileNotFoundError(f"no file '{options}'; give --storage-options a JSON file or a JSON object")
-        text = path.read_text()
+    if not _is_json(options) and not Path(options).is_file():
+        raise FileNotFoundError(f"no file '{options}'; give --storage-options a JSON file or a JSON object")
     try:
-        found = json.loads(text)
+        found = json.loads(options if _is_json(options) else Path(options).read_text())
     except ValueError as error:
         raise ValueError(f"--storage-options: {_source(options)} is no JSON: {error}") from None
     if not isinstance(found, dict):

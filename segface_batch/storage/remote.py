@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,18 +34,14 @@ def store(scheme: str) -> Store:
 
 def _s3(scheme: str) -> Store:
     given = options.given("s3")
+    if options.s3_client() == "s3fs":
+        return S3(given)
     try:
-        settings = account.Account(given)
-        if options.s3_client() == "s3fs":
-            return S3(given, settings)
         from segface_batch.storage.fast import Obstore
-
-        return Obstore(given, settings)
     except ImportError as error:
         cure = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
         raise Unusable(errno.ENOSYS, f"{error}: {cure}", f"{scheme}://") from error
-    except (TypeError, ValueError) as error:  # botocore's, of options
-        raise Unusable(errno.EINVAL, f"--storage-options: {error}", f"{scheme}://") from error
+    return Obstore(given)
 
 
 class Fsspec:
@@ -55,7 +52,8 @@ class Fsspec:
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         start, end = span or (None, None)
-        return retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place, deadline)
+        data: Any = retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place, deadline)
+        return data
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         def request() -> bool:
@@ -85,8 +83,11 @@ class Fsspec:
         except FileNotFoundError:
             return
         for info in sorted(infos, key=lambda info: info["name"]):
+            name = info["name"].rstrip("/")
+            if name == folder:  # some list what they list
+                continue
             if info["type"] == "directory":
-                yield from self._below(place, root, info["name"].rstrip("/"))
+                yield from self._below(place, root, name)
             else:
                 yield Entry(place + info["name"].removeprefix(root), int(info["size"] or 0))
 
@@ -94,23 +95,40 @@ class Fsspec:
 class S3:
     """s3:// through s3fs: one GET for an object, one PUT that creates or fails, pages of a listing as they come."""
 
-    def __init__(self, given: dict[str, Any], settings: account.Account) -> None:
-        config: dict[str, Any] = {
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._given = given
+        self._lock = threading.Lock()
+        self._connected: Any = None
+
+    @property
+    def filesystem(self) -> Any:
+        """s3fs's, connected at the first use, by one thread."""
+        with self._lock:
+            if self._connected is None:
+                try:
+                    self._connected = self._connect()
+                except (TypeError, ValueError) as error:  # of options
+                    raise Unusable(errno.EINVAL, f"--storage-options: {error}", "s3://") from error
+            return self._connected
+
+    def _connect(self) -> Any:
+        config = {
             "max_pool_connections": CONNECTIONS,
             "connect_timeout": account.CONNECT_TIMEOUT,
             "read_timeout": account.READ_TIMEOUT,
-            **(given.get("config_kwargs") or {}),
+            **(self._given.get("config_kwargs") or {}),
             "retries": {"total_max_attempts": 1},  # `retry` repeats
         }
-        client = {"region_name": settings.region} if settings.region else {}
-        self.filesystem: Any = fsspec.filesystem(
-            "s3",
-            **given
-            | {"config_kwargs": config, "client_kwargs": client | (given.get("client_kwargs") or {})}
-            | {"use_listings_cache": False, "skip_instance_cache": True},
+        client = dict(self._given.get("client_kwargs") or {})
+        if region := os.environ.get("AWS_REGION"):  # which botocore does not read
+            client.setdefault("region_name", region)
+        settings = {**self._given, "config_kwargs": config, "client_kwargs": client}
+        filesystem: Any = fsspec.filesystem(
+            "s3", **settings | {"use_listings_cache": False, "skip_instance_cache": True}
         )
-        self.filesystem.retries = 1
-        self.filesystem.connect()
+        filesystem.retries = 1
+        filesystem.connect()
+        return filesystem
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         bucket, key = split(place)
@@ -120,13 +138,14 @@ class S3:
             # s3fs's own `cat_file` asks HEAD first (fsspec/s3fs#1007) and reads an object however large it is.
             answer = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **part)
             try:
-                if answer["ContentLength"] > max_bytes:
+                if (answer.get("ContentLength") or 0) > max_bytes:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
                 return await answer["Body"].read()
             finally:
                 answer["Body"].close()
 
-        return retry.patiently(lambda: sync(self.filesystem.loop, get), place, deadline)
+        data: Any = retry.patiently(lambda: sync(self.filesystem.loop, get), place, deadline)
+        return data
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         bucket, key = split(place)

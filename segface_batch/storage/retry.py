@@ -96,7 +96,8 @@ def patiently(request: Callable[[], T], place: str, shared: Deadline | None = No
             if known is not None:
                 raise known from error
             if over := [deadline.seconds for deadline in deadlines if deadline.is_over(pause)]:
-                raise OSError(errno.EIO, f"no answer but '{_short(error)}' within {min(over):g} s", place) from error
+                said = f"no answer but '{status_and_word(error)[1] or _short(error)}' within {min(over):g} s"
+                raise OSError(errno.EIO, said, place) from error
         else:
             if shared:
                 shared.met()
@@ -107,19 +108,17 @@ def patiently(request: Callable[[], T], place: str, shared: Deadline | None = No
 
 def status_and_word(error: BaseException) -> tuple[int | None, str]:
     """The HTTP status of an error that is an answer, and S3's word for it; None and "" where there is none."""
-    for found in (error, error.__cause__):
-        response: Any = getattr(found, "response", None)
-        if isinstance(response, dict):  # botocore
-            word = str(response.get("Error", {}).get("Code", ""))
-            return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), word
-        # requests and httpx (hf://), aiohttp (https://), gcsfs (gs://)
-        for status in (
-            getattr(response, "status_code", None),
-            getattr(found, "status", None),
-            getattr(found, "code", 0),
-        ):
-            if isinstance(status, int) and status >= 100:
-                return status, ""
+    response: Any = getattr(error, "response", None)
+    if response is None:
+        response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict):  # botocore
+        word = str(response.get("Error", {}).get("Code", ""))
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), word
+    # requests and httpx (hf://), aiohttp (https://), gcsfs (gs://)
+    for answer, name in ((response, "status_code"), (error, "status"), (error, "code")):
+        status = getattr(answer, name, None)
+        if isinstance(status, int) and status >= 100:
+            return status, ""
     told = _TOLD.search(str(error))
     return (int(told[1]), told[2] or "") if told else (None, "")
 
@@ -140,11 +139,12 @@ def _known(error: Exception, place: str) -> Exception | None:
             return None
         numbers = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 416: errno.ESTALE, 501: errno.ENOSYS}
         return OSError(numbers.get(status, errno.EINVAL), said, place) if status >= 400 else None
-    for final, number in _FINAL.items():
-        if isinstance(error, final):
-            return OSError(error.errno or number, error.strerror or _short(error), place)
-    is_final = isinstance(error, _MISTAKES) or (isinstance(error, OSError) and error.errno in _FINAL_NUMBERS)
-    return error if is_final else None
+    if isinstance(error, OSError):
+        for final, number in _FINAL.items():
+            if isinstance(error, final):
+                return OSError(error.errno or number, error.strerror or _short(error), place)
+        return error if error.errno in _FINAL_NUMBERS else None
+    return error if isinstance(error, _MISTAKES) else None
 
 
 def _short(error: BaseException) -> str:

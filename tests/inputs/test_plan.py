@@ -1,19 +1,41 @@
 from __future__ import annotations
 
+import datetime
+import resource
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
 
 from segface_batch.inputs import plan
+from segface_batch.inputs.picture import Cell, Picture
 from segface_batch.inputs.plan import MAX_UNIT_BYTES, Plan
-from segface_batch.inputs.sources import Picture
 
 
 def some(count: int, n_bytes: int = 1) -> list[Picture]:
     return [Picture(f"{number}.jpg", f"/in/{number}.jpg", [number, 0.5], n_bytes) for number in range(count)]
 
 
-def written(folder: Path, pictures: list[Picture], part_rows: int, **skipped: int) -> Plan:
-    return plan.read(folder, plan.write(folder, pictures, Counter(skipped), part_rows))
+def member(shard: str, offset: int, n_bytes: int, error: str | None = None) -> Picture:
+    return Picture(f"{shard}/{offset}.jpg", f"{shard}#{offset}.jpg", None, n_bytes, shard, offset, error=error)
+
+
+def row(file: str, group: int, number: int, n_bytes: int = 1) -> Picture:
+    cell = Cell("image.bytes", group, number, 1000)
+    return Picture(f"{file}/{number}", f"{file}#{number}", None, n_bytes, file, cell=cell)
+
+
+def written(folder: Path, pictures: list[Picture], part_rows: int = 16_384, **skipped: int) -> Plan:
+    return plan.read(str(folder), [plan.write(str(folder), pictures, Counter(skipped), part_rows)])
+
+
+def sizes(folder: Path, pictures: list[Picture]) -> tuple[int, ...]:
+    (planned,) = written(folder, pictures).ranges
+    return planned.sizes
 
 
 def test_every_picture_is_planned_once_in_order(tmp_path: Path) -> None:
@@ -24,22 +46,112 @@ def test_every_picture_is_planned_once_in_order(tmp_path: Path) -> None:
     rows = []
     for planned in made.ranges:
         for position, unit in enumerate(planned.units):
-            pictures = plan.read_unit(tmp_path, planned.file, position).to_pylist()
+            pictures = plan.read_unit(str(tmp_path), planned.file, position).to_pylist()
             assert [(row["unit"], row["seq"]) for row in pictures] == [(unit, seq) for seq in range(len(pictures))]
             rows += [(row["image_id"], row["uri"], row["landmarks"]) for row in pictures]
     assert rows == [(picture.image_id, picture.uri, picture.landmarks) for picture in some(50)]
 
 
+def test_a_row_has_all_that_is_needed_to_read_its_picture(tmp_path: Path) -> None:
+    carried = pa.schema([("day", pa.date32()), ("tags", pa.list_(pa.string()))])
+    day = datetime.date(2026, 1, 2)
+    pictures = [
+        Picture("a", "https://h/a?sig=REDACTED", [1.5, 2.0], 7, "https://h/a?sig=s", carried=(day, ["x"])),
+        member("s.tar", 512, 7, "truncated")._replace(carried=(None, [])),
+        row("f.parquet", 3, 4)._replace(carried=(None, None)),
+    ]
+    name = plan.write(str(tmp_path), pictures, Counter(), 10, carried=carried)
+    made = plan.read(str(tmp_path), [name])
+    assert made.carried == carried
+    rows = plan.read_range(str(tmp_path), made.ranges[0].file)
+    assert rows.schema.remove_metadata() == plan.schema(carried)
+    blank: dict[str, Any] = dict.fromkeys(rows.column_names)
+    assert rows.to_pylist() == [
+        blank | {"unit": 0, "seq": 0, "image_id": "a", "uri": "https://h/a?sig=REDACTED", "landmarks": [1.5, 2.0]}
+        | {"day": day, "tags": ["x"], "_place": "https://h/a?sig=s", "_n_bytes": 7},
+        blank | {"unit": 1, "seq": 0, "image_id": "s.tar/512.jpg", "uri": "s.tar#512.jpg", "tags": []}
+        | {"_place": "s.tar", "_n_bytes": 7, "_offset": 512, "_error": "truncated"},
+        blank | {"unit": 2, "seq": 0, "image_id": "f.parquet/4", "uri": "f.parquet#4", "_place": "f.parquet"}
+        | {"_n_bytes": 1, "_column": "image.bytes", "_group": 3, "_row": 4, "_file_bytes": 1000},
+    ]  # fmt: skip
+
+
 def test_units_stay_small_in_number_and_bytes(tmp_path: Path) -> None:
-    assert written(tmp_path, some(20_000), 16_384).ranges[0].sizes == (64,) * 256
-    assert written(tmp_path, some(5, MAX_UNIT_BYTES // 2), 16_384).ranges[0].sizes == (2, 2, 1)
-    assert written(tmp_path, some(2, 2 * MAX_UNIT_BYTES), 16_384).ranges[0].sizes == (1, 1)
+    assert sizes(tmp_path, some(16_384)) == (64,) * 256
+    assert sizes(tmp_path, some(5, MAX_UNIT_BYTES // 2)) == (2, 2, 1)
+    assert sizes(tmp_path, some(2, 2 * MAX_UNIT_BYTES)) == (1, 1)
+
+
+def test_a_unit_of_members_lies_together_in_one_tar_file(tmp_path: Path) -> None:
+    shard = [member("a.tar", 512 + 1024 * number, 100) for number in range(10)]
+    assert sizes(tmp_path, shard) == (8, 2)
+    assert sizes(tmp_path, [*shard[:3], member("b.tar", 5000, 1), *some(3), member("c.tar", 512, 1)]) == (3, 1, 3, 1)
+    # The second ends where the unit may end, with what lies between; the third is beyond.
+    far = [member("a.tar", 512, 1), member("a.tar", 512 + MAX_UNIT_BYTES - 10, 10), member("a.tar", 2**27, 1)]
+    assert sizes(tmp_path, far) == (2, 1)
+    further = [member("a.tar", 512, 1), member("a.tar", 512 + MAX_UNIT_BYTES - 9, 10)]
+    assert sizes(tmp_path, further) == (1, 1)
+
+
+def test_a_unit_of_rows_lies_in_one_row_group(tmp_path: Path) -> None:
+    assert sizes(tmp_path, [row("a", 0, number) for number in range(600)]) == (256, 256, 88)
+    groups = [row("a", group, number) for group in range(2) for number in range(5)]
+    assert sizes(tmp_path, [*groups, row("b", 1, 0)]) == (5, 5, 1)
+    assert sizes(tmp_path, [row("a", 0, number, MAX_UNIT_BYTES // 3) for number in range(7)]) == (3, 3, 1)
+
+
+def test_a_later_plan_continues_the_numbers_of_the_earlier(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    first = plan.write(folder, some(20), Counter(hidden=1), 10)
+    second = plan.write(folder, some(5), Counter(links=2), 10, first_unit=4, first_range=2)
+    both = plan.read(folder, [first, second])
+    assert [(found.index, found.part, list(found.units)) for found in both.ranges] == [
+        (0, "part-00000", [0, 1]),
+        (1, "part-00001", [2, 3]),
+        (2, "part-00002", [4]),
+    ]
+    assert (both.pictures, both.skipped) == (25, {"links": 2})
+    assert plan.read_unit(folder, both.ranges[2].file, 0)["unit"].to_pylist() == [4] * 5
+
+
+def test_plans_of_other_columns_are_not_one_run(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    names = [
+        plan.write(folder, [Picture("a", "b", carried=(None,))], Counter(), 10, carried=pa.schema([("n", kind)]))
+        for kind in (pa.int64(), pa.string())
+    ]
+    with pytest.raises(ValueError, match=r"columns were n \(int64\) and are n \(string\) now; make them as they were"):
+        plan.read(folder, names)
 
 
 def test_plans_of_other_pictures_lie_side_by_side(tmp_path: Path) -> None:
-    first = plan.write(tmp_path, some(50), Counter(), 20)
+    folder = str(tmp_path)
+    first = plan.write(folder, some(50), Counter(), 20)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert plan.write(tmp_path, some(50), Counter(), 20) == first
+    assert plan.write(folder, some(50), Counter(), 20) == first
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert plan.write(tmp_path, some(49), Counter(), 20) != first
+    assert plan.write(folder, some(49), Counter(), 20) != first
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_a_plan_may_lie_on_a_store(tmp_path: Path) -> None:
+    folder = f"memory://{tmp_path.name}"
+    made = plan.read(folder, [plan.write(folder, some(3), Counter(), 10)])
+    assert plan.read_unit(folder, made.ranges[0].file, 0)["uri"].to_pylist() == [f"/in/{n}.jpg" for n in range(3)]
+
+
+@pytest.mark.slow
+def test_a_million_pictures_are_planned_in_a_minute_and_little_memory(tmp_path: Path) -> None:
+    def million() -> Iterator[Picture]:
+        for number in range(1_000_000):
+            name = f"faces/{number // 1000:04d}/{number:07d}.jpg"
+            yield Picture(name, f"s3://bucket/corpus/{name}", None, 80_000)
+
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    started = time.process_time()
+    made = plan.read(str(tmp_path), [plan.write(str(tmp_path), million(), Counter(), 16_384)])
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert made.pictures == 1_000_000
+    assert time.process_time() - started < 60
+    assert (after.ru_maxrss - before.ru_maxrss) / 2**10 < 300
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20e6

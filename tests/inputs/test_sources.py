@@ -1,45 +1,70 @@
 from __future__ import annotations
 
+import datetime
 import math
 import os
+import uuid
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segface_batch.inputs.sources import Picture, pictures
+from segface_batch import storage
+from segface_batch.inputs.picture import Cell, Picture
+from segface_batch.inputs.sources import pictures
+from tests.inputs.archives import IMAGE, tar_file
 
 
-def listed(source: Path, *, need_landmarks: bool = False) -> tuple[list[Picture], dict[str, int]]:
+def listed(*inputs: Path | str, **settings: Any) -> tuple[list[Picture], dict[str, int]]:
     skipped: Counter[str] = Counter()
-    found = list(pictures(str(source), skipped, need_landmarks=need_landmarks))
-    return found, dict(skipped)
+    _, found = pictures([str(place) for place in inputs], skipped, **settings)
+    return list(found), dict(skipped)
+
+
+def ids(*inputs: Path | str, **settings: Any) -> list[str]:
+    return [picture.image_id for picture in listed(*inputs, **settings)[0]]
+
+
+def refusal(*inputs: Path | str, **settings: Any) -> str:
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        listed(*inputs, **settings)
+    return str(caught.value)
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"123")
+    return root
+
+
+def faces(path: Path, rows: Sequence[dict[str, Any]], **more: pa.DataType) -> Path:
+    """A Parquet file with a column `image` as Hugging Face stores it, and others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema([("image", IMAGE), *more.items()])
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), path)
+    return path
 
 
 def test_a_folder_is_searched_in_the_order_of_names(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/z.png", "a/y é%20#.webp", "c.jpeg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"123")
-    found, skipped = listed(tmp_path)
     names = ["a/y é%20#.webp", "a/z.png", "b.JPG", "c.jpeg"]
+    touch(tmp_path, *reversed(names))
+    found, skipped = listed(tmp_path)
     assert found == [Picture(name, str(tmp_path / name), None, 3) for name in names]
     assert skipped == {}
 
 
 def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").touch()
+    touch(tmp_path, "a.jpg", "._a.jpg", ".cache/b.jpg", "notes.txt", "README", "folder.jpg/inside.png", "x.tar.gz")
+    touch(tmp_path, "a.b.a long sentence")
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     (tmp_path / "dangling.jpg").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to(".")
     os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "._a.jpg").touch()
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "README").touch()
-    (tmp_path / "folder.jpg").mkdir()
-    (tmp_path / "folder.jpg" / "inside.png").touch()
     found, skipped = listed(tmp_path)
     assert [picture.image_id for picture in found] == ["a.jpg", "folder.jpg/inside.png"]
     assert skipped == {
@@ -47,7 +72,9 @@ def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -
         "pipes or devices": 1,
         "hidden": 2,
         ".txt files": 1,
+        ".tar.gz files": 1,
         "files without suffix": 1,
+        "files of other kinds": 1,
     }
 
 
@@ -57,6 +84,16 @@ def test_a_name_that_is_no_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path
         pass
     found, _ = listed(tmp_path)
     assert found == [Picture("caf\\xe9.jpg", f"file://{tmp_path}/caf%E9.jpg")]
+    assert storage.read(found[0].uri) == b""
+
+
+def test_a_prefix_of_a_store_is_a_folder() -> None:
+    root = f"memory://{uuid.uuid4().hex}/in"
+    for name in ("a/b.jpg", "c.JPG", ".hidden/d.jpg", "e.json"):
+        storage.put(f"{root}/{name}", b"1234")
+    found, skipped = listed(f"{root}/")
+    assert found == [Picture(name, f"{root}/{name}", None, 4) for name in ("a/b.jpg", "c.JPG")]
+    assert skipped == {"hidden": 1, ".json files": 1}
 
 
 def test_a_text_manifest_lists_paths_beside_itself_and_urls(tmp_path: Path) -> None:
@@ -70,8 +107,19 @@ def test_a_text_manifest_lists_paths_beside_itself_and_urls(tmp_path: Path) -> N
     ]
 
 
+def test_a_manifest_on_a_store_lists_what_lies_beside_it() -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    storage.put(f"{root}/lists/m.csv", "\ufeffuri,image_id\n../a.jpg,first\nsub/b.jpg,\n".encode())
+    assert listed(f"{root}/lists/m.csv")[0] == [
+        Picture("first", f"{root}/lists/../a.jpg"),
+        Picture("sub/b.jpg", f"{root}/lists/sub/b.jpg"),
+    ]
+
+
 def test_csv_and_parquet_manifests_carry_names_and_landmarks(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text('uri,image_id,landmarks\n/a.jpg,first,"1 2.5 3 4"\n/b.jpg,,\n/c.jpg,third,1 x\n')
+    (tmp_path / "m.csv").write_text(
+        '\ufeffuri,image_id,landmarks\n/a.jpg,first,"1 2.5 3 4"\n/b.jpg,,\n/c.jpg,third,1 x\n', encoding="utf-8"
+    )
     rows = [
         {"uri": "/a.jpg", "image_id": "first", "landmarks": [[1.0, 2.5], [3.0, 4.0]], "more": 1},
         {"uri": "/b.jpg", "image_id": None, "landmarks": None, "more": 2},
@@ -87,18 +135,222 @@ def test_csv_and_parquet_manifests_carry_names_and_landmarks(tmp_path: Path) -> 
         assert all(map(math.isnan, third.landmarks))
 
 
+def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) -> None:
+    signed = "https://u:p@host/b.jpg?size=2&X-Amz-Signature=abc"
+    (tmp_path / "m.txt").write_text(f"{signed}\n")
+    shown = "https://host/b.jpg?size=2&X-Amz-Signature=REDACTED"
+    assert listed(tmp_path / "m.txt")[0] == [Picture(shown, shown, place=signed)]
+
+
 @pytest.mark.parametrize(
     ("text", "need_landmarks", "message"),
     [
-        ("path\na.jpg\n", False, "no column 'uri' (it has: path)"),
-        ("uri\na.jpg\n", True, "no column 'landmarks' (it has: uri)"),
-        ("uri,image_id\na.jpg,a\n,b\n", False, "row 2 has no uri"),
+        (b"path\na.jpg\n", False, "no column 'uri' (it has: path)"),
+        (b"", False, "no column 'uri' (it has: none)"),
+        (b"uri\na.jpg\n", True, "no column 'landmarks' (it has: uri)"),
+        (b"uri,image_id\na.jpg,a\n,b\n", False, "row 2 has no uri"),
+        (b"uri\ncaf\xe9.jpg\n", False, "is not UTF-8"),
+        (b'uri\n"' + b"a" * 140_000, False, "is no CSV"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_refused(
-    tmp_path: Path, text: str, need_landmarks: bool, message: str
+    tmp_path: Path, text: bytes, need_landmarks: bool, message: str
 ) -> None:
-    (tmp_path / "m.csv").write_text(text)
-    with pytest.raises(ValueError, match=r"m\.csv") as caught:
-        listed(tmp_path / "m.csv", need_landmarks=need_landmarks)
-    assert message in str(caught.value)
+    (tmp_path / "m.csv").write_bytes(text)
+    found = refusal(tmp_path / "m.csv", need_landmarks=need_landmarks)
+    assert f"{tmp_path}/m.csv" in found
+    assert message in found
+
+
+def test_a_manifest_whose_places_are_no_text_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uri": [1]}), tmp_path / "m.parquet")
+    assert refusal(tmp_path / "m.parquet") == f"{tmp_path}/m.parquet: column 'uri' is int64; make it text"
+    pq.write_table(pa.table({"uri": pa.array(["/a.jpg"]).dictionary_encode()}), tmp_path / "m.parquet")
+    assert ids(tmp_path / "m.parquet") == ["/a.jpg"]
+
+
+def test_rows_of_a_parquet_file_are_pictures(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": b"12", "path": "x/a.jpg"}}, {"image": {"bytes": b"1234"}}, {"image": None}]
+    path = faces(tmp_path / "faces.parquet", rows)
+    found, _ = listed(path)
+    size = path.stat().st_size
+    mean = pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size // 3
+    assert found == [
+        Picture(name, f"{path}#{row}", None, mean, str(path), cell=Cell("image.bytes", 0, row, size))
+        for row, name in enumerate(["x/a.jpg", "faces.parquet/1", "faces.parquet/2"])
+    ]
+
+
+def test_rows_keep_their_place_in_every_row_group(tmp_path: Path) -> None:
+    table = pa.table({"jpg": pa.array([b"1"] * 5, pa.large_binary()), "__key__": pa.array([1, 2, None, 4, 5])})
+    pq.write_table(table, tmp_path / "f.parquet", row_group_size=2)
+    found, _ = listed(tmp_path / "f.parquet")
+    assert [picture.image_id for picture in found] == ["1", "2", "f.parquet/2", "4", "5"]
+    cells = [picture.cell[:3] for picture in found if picture.cell is not None]
+    assert cells == [("jpg", 0, 0), ("jpg", 0, 1), ("jpg", 1, 0), ("jpg", 1, 1), ("jpg", 2, 0)]
+
+
+def test_a_folder_of_parquet_files_is_its_rows_unless_there_are_loose_pictures(tmp_path: Path) -> None:
+    row = {"image": {"bytes": b"1"}}
+    faces(tmp_path / "in" / "train" / "a.parquet", [row, row])
+    faces(tmp_path / "in" / "b.parquet", [row])
+    pq.write_table(pa.table({"uri": ["s3://x/y.jpg"]}), tmp_path / "in" / "list.parquet")
+    found, skipped = listed(tmp_path / "in")
+    assert [picture.image_id for picture in found] == ["b.parquet/0", "train/a.parquet/0", "train/a.parquet/1"]
+    assert skipped == {".parquet files": 1}
+    touch(tmp_path / "in", "c.jpg")
+    found, skipped = listed(tmp_path / "in")
+    assert [picture.image_id for picture in found] == ["c.jpg"]
+    assert skipped == {".parquet files": 3}
+
+
+def test_a_folder_of_tar_files_is_their_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, "in/z.jpg")
+    tar_file(tmp_path / "in" / "sub" / "1.tar", [("../a.jpg", b"12"), ("a.json", b"{}"), ("._a.jpg", b"")])
+    tar_file(tmp_path / "in" / "0.tar", [("b.PNG", b"1")])
+    shard = f"{tmp_path}/in/sub/1.tar"
+    found, skipped = listed(tmp_path / "in")
+    assert [picture.image_id for picture in found] == ["z.jpg", "0.tar/b.PNG", "sub/1.tar/../a.jpg"]
+    assert found[2] == Picture("sub/1.tar/../a.jpg", f"{shard}#../a.jpg", None, 2, shard, 512)
+    assert skipped == {".json files": 1, "hidden": 1}
+    assert ids(shard) == ["1.tar/../a.jpg"]
+
+
+def test_what_a_broken_shard_promised_is_an_error_and_not_lost(tmp_path: Path) -> None:
+    whole = tar_file(tmp_path / "whole.tar", [("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)]).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[: 512 + 1024 + 512 + 599])
+    (tmp_path / "damaged.tar").write_bytes(whole[:1536] + b"\1" * 512)
+    (tmp_path / "html.tar").write_bytes(b"<html>" * 200)
+    (tmp_path / "html.parquet").write_bytes(b"<html>" * 200)
+    (tmp_path / "whole.tar").unlink()
+    found, skipped = listed(tmp_path)
+    assert [(picture.image_id, picture.error) for picture in found] == [
+        ("cut.tar/a.jpg", None),
+        ("cut.tar/b.jpg", "truncated"),
+        ("damaged.tar/a.jpg", None),
+        ("damaged.tar", "unreadable"),
+        ("html.tar", "unreadable"),
+        ("html.parquet", "unreadable"),
+    ]
+    assert skipped == {"tar files without an end": 1, "damaged tar files": 2, "damaged Parquet files": 1}
+
+
+def test_ids_of_several_inputs_start_with_their_last_words(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    tar_file(tmp_path / "a" / "s.tar", [("t.jpg", b"1")])
+    tar_file(tmp_path / "u.tar", [("t.jpg", b"1")])
+    faces(tmp_path / "p.parquet", [{"image": {"bytes": b"1", "path": "q.jpg"}}, {"image": {"bytes": b"1"}}])
+    (tmp_path / "m.csv").write_text("uri,image_id\n/x.jpg,x\n")
+    inputs = [tmp_path / name for name in ("a", "b", "u.tar", "p.parquet", "m.csv")]
+    assert ids(*inputs) == [
+        "a/1.jpg",
+        "a/s.tar/t.jpg",
+        "b/1.jpg",
+        "u.tar/t.jpg",
+        "p.parquet/q.jpg",
+        "p.parquet/1",
+        "m.csv/x",
+    ]
+
+
+def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a/1.jpg", "y/a/1.jpg")
+    both = f"{tmp_path}/x/a and {tmp_path}/y/a"
+    assert refusal(tmp_path / "x/a", f"{tmp_path}/y/a/") == (
+        f"{both} have the same last word, by which their pictures are told apart; rename one"
+    )
+
+
+def test_columns_are_carried_with_their_types_and_null_where_an_input_has_none(tmp_path: Path) -> None:
+    day = datetime.date(2026, 1, 2)
+    table = {"uri": ["/a.jpg"], "day": [day], "who": pa.array(["x"]).dictionary_encode(), "rest": [1]}
+    pq.write_table(pa.table(table), tmp_path / "m.parquet")
+    (tmp_path / "m.csv").write_text("uri,who,rest\n/b.jpg,y,\n/c.jpg,,\n")
+    faces(tmp_path / "f" / "p.parquet", [{"image": {"bytes": b"1"}, "day": day, "n": [1, 2]}], day=pa.date32(),
+          n=pa.list_(pa.int8()))  # fmt: skip
+    touch(tmp_path, "g/d.jpg")
+    inputs = [str(tmp_path / name) for name in ("m.parquet", "m.csv", "f", "g")]
+    schema, found = pictures(inputs, Counter(), columns=["who", "n", "day"])
+    assert schema == pa.schema([("who", pa.string()), ("n", pa.list_(pa.int8())), ("day", pa.date32())])
+    assert [(picture.image_id, picture.carried) for picture in found] == [
+        ("m.parquet//a.jpg", ("x", None, day)),
+        ("m.csv//b.jpg", ("y", None, None)),
+        ("m.csv//c.jpg", (None, None, None)),
+        ("f/p.parquet/0", (None, [1, 2], day)),
+        ("g/d.jpg", (None, None, None)),
+    ]
+
+
+def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("uri,age,who\n/b.jpg,3,y\n")
+    pq.write_table(pa.table({"uri": ["/a.jpg"], "age": [3], "Status": ["x"]}), tmp_path / "m.parquet")
+    csv, parquet = tmp_path / "m.csv", tmp_path / "m.parquet"
+    assert refusal(csv, columns=["wo"]) == "no input has a column 'wo'; there is: age, who"
+    assert refusal(csv, parquet, columns=["age"]) == (
+        f"column 'age' has several types (string in {csv}, int64 in {parquet}); make them one"
+    )
+    for name in ("Status", "px_skin", "error", "landmarks"):
+        assert refusal(parquet, columns=[name]) == (
+            f"column '{name}' cannot be carried, the name is the output's own; rename it in the input"
+        )
+    assert refusal(csv, columns=["who", "who"]) == "column 'who' is asked for twice; name it once"
+    faces(tmp_path / "f" / "a.parquet", [{"image": {"bytes": b"1"}, "age": 3}], age=pa.int64())
+    faces(tmp_path / "f" / "b.parquet", [{"image": {"bytes": b"1"}, "age": "3"}], age=pa.string())
+    assert refusal(tmp_path / "f", columns=["age"]) == (
+        f"column 'age' is string in {tmp_path}/f/b.parquet, int64 elsewhere"
+    )
+    assert refusal(tmp_path / "f", columns=["image"]) == "no input has a column 'image'; there is: age"
+
+
+def test_an_input_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
+    touch(tmp_path, "a.zip", "b.tar.gz", "c.parquet", "d.jpg")
+    pq.write_table(pa.table({"x": [1], "y": ["2"]}), tmp_path / "e.parquet")
+    two = {"left": pa.array([b"1"]), "right": pa.array([b"2"])}
+    pq.write_table(pa.table(two), tmp_path / "two.parquet")
+    assert refusal(tmp_path / "a.zip") == (
+        f"'{tmp_path}/a.zip' is neither a folder nor a .txt, .csv, .parquet or .tar file; give the folder it is in"
+    )
+    compressed = "is compressed, so that no member can be read by itself; decompress it to .tar first"
+    assert refusal(tmp_path / "b.tar.gz") == f"{tmp_path}/b.tar.gz {compressed}"
+    assert refusal("s3://bucket/b.tar.gz") == f"s3://bucket/b.tar.gz {compressed}"
+    assert refusal(tmp_path / "c.parquet").startswith(f"{tmp_path}/c.parquet is no Parquet file: ")
+    assert refusal(tmp_path / "e.parquet") == (
+        f"{tmp_path}/e.parquet has neither a column 'uri' nor one with pictures (it has: x, y); a manifest needs "
+        "'uri', and pictures are binary or a struct with 'bytes'"
+    )
+    assert "nor one with pictures named 'up' (it has: left, right)" in refusal(
+        tmp_path / "two.parquet", image_column="up"
+    )
+    several = f"{tmp_path}/two.parquet has several columns that may be pictures: left, right; give --image-column"
+    assert refusal(tmp_path / "two.parquet") == several
+    (right,), _ = listed(tmp_path / "two.parquet", image_column="right")
+    assert right.cell is not None
+    assert right.cell.column == "right"
+    assert refusal("https://u:p@host/faces/") == (
+        "https://host/faces cannot be listed over HTTP; give a manifest of its pictures"
+    )
+    with pytest.raises(FileNotFoundError, match=r"no folder or file '.*/absent'; check the path"):
+        listed(tmp_path / "absent")
+
+
+def test_pictures_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "loose/a.jpg")
+    tar_file(tmp_path / "t.tar", [("a.jpg", b"1")])
+    faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
+    for name, first in (("loose", "loose/a.jpg"), ("t.tar", "t.tar"), ("f.parquet", "f.parquet")):
+        assert refusal(tmp_path / name, need_landmarks=True) == (
+            f"{tmp_path}/{first} comes without the landmarks that the checkpoint frames faces by; give a manifest or "
+            "Parquet file with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
+        )
+    points = {"landmarks": [1.0, 2.0]}
+    faces(tmp_path / "g.parquet", [{"image": {"bytes": b"1"}} | points], landmarks=pa.list_(pa.float32()))
+    (found,), _ = listed(tmp_path / "g.parquet", need_landmarks=True)
+    assert found.landmarks == [1.0, 2.0]
+
+
+def test_a_listing_streams(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b/c.jpg")
+    _, found = pictures([str(tmp_path)], Counter())
+    assert next(found).image_id == "a.jpg"
+    touch(tmp_path, "b/d.jpg")
+    assert [picture.image_id for picture in found] == ["b/c.jpg", "b/d.jpg"]

@@ -5,7 +5,7 @@ python -m tests.output.protocol SOURCE OUT
 
 from __future__ import annotations
 
-import sys
+import os
 from collections import Counter
 
 import pyarrow as pa
@@ -15,6 +15,11 @@ from segface_batch.inputs import plan as planning, sources
 from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.output import parts, run as runs
 from tests import drivers, stand_in
+
+
+def with_failpoint(failpoint: str, *words: str) -> None:
+    os.environ["SEGFACE_FAILPOINT"] = failpoint
+    main(*words)
 
 
 def main(source: str, out: str, retry: str = "") -> None:
@@ -61,7 +66,3 @@ def _rows(parser: stand_in.Quick, out: str, planned: planning.Range, unit: int, 
     parsed = parser(fetch(pa.table(row), plan_folder=runs.plan_folder(out)))
     assert parsed["fatal"].to_pylist() == [None]
     return unnest(parsed["rows"])
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from segface_batch.output.verify import verify
 from tests import drivers
+from tests.output import protocol
 
 #: Every object of an output, by a word in its place.
 OBJECTS = (
@@ -30,19 +29,28 @@ OBJECTS = (
 )
 MOMENTS = ("before", "written", "after")
 
+FORKS = multiprocessing.get_context("forkserver")
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crash") / "in"
     drivers.write_pictures(folder)
-    (folder / "0007.png").write_bytes(b"")
+    (folder / "0007.png").write_bytes(bytes((folder / "0008.png").stat().st_size))
     return folder
 
 
-def run(source: Path, out: Path, *words: str, failpoint: str = "") -> int:
-    command = [sys.executable, "-m", "tests.output.protocol", str(source), str(out), *words]
-    root = Path(__file__).parents[2]
-    return subprocess.run(command, env={**os.environ, "SEGFACE_FAILPOINT": failpoint}, cwd=root, check=False).returncode
+@pytest.fixture(scope="module", autouse=True)
+def _processes() -> None:
+    """New processes are forked from one that has all modules."""
+    FORKS.set_forkserver_preload(["tests.output.protocol", "pandas"])  # which pyarrow imports when it sees it
+
+
+def run(source: Path, out: Path, *words: str, failpoint: str = "") -> int | None:
+    process = FORKS.Process(target=protocol.with_failpoint, args=(failpoint, str(source), str(out), *words))
+    process.start()
+    process.join(60)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
-"""A bucket behind the fault proxy, through either client."""
+"""A folder of a bucket behind the fault proxy, through either client."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,21 +22,26 @@ SECONDS = 3.0
 
 
 @dataclass
-class Bucket:
+class Folder:
     client: str
-    name: str
-    server: S3Server
+    bucket: str
+    prefix: str
     proxy: RunningProxy
-    folder: Path
+    boto: Any  # past the proxy, as administrator
+    local: Path
 
     @property
     def url(self) -> str:
-        return f"s3://{self.name}"
+        return f"s3://{self.bucket}/{self.prefix}"
 
-    @property
-    def boto(self) -> Any:
-        """A client of its own, past the proxy."""
-        return self.server.client()
+    def keep(self, name: str, content: bytes) -> None:
+        self.boto.put_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}", Body=content)
+
+    def kept(self) -> dict[str, bytes]:
+        """Every object, by name."""
+        at = f"{self.prefix}/"
+        keys = [found["Key"] for found in self.boto.list_objects_v2(Bucket=self.bucket, Prefix=at).get("Contents", ())]
+        return {key.removeprefix(at): self.boto.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys}
 
     def configure(self, access_key: str | None = "ci-admin", **changes: Any) -> None:
         """Options in a file, as a user gives them; None for no keys."""
@@ -45,7 +51,7 @@ class Bucket:
         }
         if access_key is not None:
             given |= {"key": access_key, "secret": secret_of(access_key)}
-        file = self.folder / "options.json"
+        file = self.local / "options.json"
         file.write_text(json.dumps(given | changes))
         storage.configure(str(file), self.client)
 
@@ -58,13 +64,24 @@ class Bucket:
         return {name: count for name, count in counts.items() if not name.startswith("fault:")}
 
 
-@pytest.fixture(params=options.S3_CLIENTS)
-def bucket(
-    request: pytest.FixtureRequest, s3_server: S3Server, s3_bucket: str, s3_proxy: RunningProxy, tmp_path: Path
-) -> Iterator[Bucket]:
-    found = Bucket(request.param, s3_bucket, s3_server, s3_proxy, tmp_path)
+@pytest.fixture(scope="session")
+def shared_bucket(s3_server: S3Server) -> tuple[str, Any]:
+    """A bucket for many tests (a new one takes a moment), and a client for it."""
+    return s3_server.new_bucket(), s3_server.client()
+
+
+@pytest.fixture(scope="module", params=options.S3_CLIENTS)
+def client(request: pytest.FixtureRequest) -> Iterator[str]:
+    """One after the other for all tests of a module, which share its connections."""
+    yield request.param
+    storage.configure(None)
+
+
+@pytest.fixture
+def folder(client: str, shared_bucket: tuple[str, Any], s3_proxy: RunningProxy, tmp_path: Path) -> Iterator[Folder]:
+    name, boto = shared_bucket
+    found = Folder(client, name, uuid.uuid4().hex[:8], s3_proxy, boto, tmp_path)
     usual, retry.SECONDS = retry.SECONDS, SECONDS
     found.configure()
     yield found
     retry.SECONDS = usual
-    storage.configure(None)

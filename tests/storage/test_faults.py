@@ -1,0 +1,206 @@
+"""What a store, a network or a user can do wrong, and what becomes of a request then."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from segface_batch import storage
+from segface_batch.storage import retry
+from tests.s3_server import running_server
+from tests.storage.conftest import Folder
+
+#: The options of one who does not wait long.
+SILENCE = {"connect_timeout": 1, "read_timeout": 0.5}
+
+#: Fault, how often, and how many requests that makes.
+PASSING = [("slowdown", 3), ("error500", 1), ("reset", 2), ("stall", 1)]
+
+
+@pytest.fixture
+def data(folder: Folder) -> bytes:
+    """The content of the object `a`, stored with its checksum."""
+    content = bytes(range(256)) * 1000
+    folder.keep("a", content)
+    return content
+
+
+@pytest.mark.parametrize(("fault", "times"), [*PASSING, ("partial", 2)])
+def test_a_read_outlives_a_fault_that_passes(folder: Folder, data: bytes, fault: str, times: int) -> None:
+    folder.configure(config_kwargs=SILENCE)
+    folder.faults({"fault": fault, "times": times})
+    assert storage.read(f"{folder.url}/a") == data
+    assert folder.requests() == {"GET": times + 1}
+
+
+@pytest.mark.parametrize(("fault", "times"), [*PASSING, ("conflict", 2)])
+def test_a_put_outlives_a_fault_that_passes(folder: Folder, fault: str, times: int) -> None:
+    folder.configure(config_kwargs=SILENCE)
+    folder.faults({"fault": fault, "times": times})
+    assert storage.put(f"{folder.url}/a", b"content")
+    assert folder.requests() == {"PUT": times + 1}
+    assert storage.read(f"{folder.url}/a") == b"content"
+
+
+def test_a_listing_and_a_removal_outlive_a_fault_that_passes(folder: Folder, data: bytes) -> None:
+    folder.faults({"fault": "slowdown", "times": 2})
+    assert list(storage.listing(folder.url)) == [(f"{folder.url}/a", len(data))]
+    folder.faults({"fault": "reset", "times": 2})
+    storage.remove([f"{folder.url}/a"])
+    assert folder.requests() == {"POST": 3}
+    assert list(storage.listing(folder.url)) == []
+
+
+def test_a_put_whose_answer_is_lost_is_done(folder: Folder) -> None:
+    folder.faults({"fault": "lost_ack", "times": 1})
+    assert not storage.put(f"{folder.url}/a", b"content")  # somebody's, for all it knows
+    assert folder.requests() == {"PUT": 2}
+    assert storage.read(f"{folder.url}/a") == b"content"
+    folder.faults({"fault": "lost_ack", "times": 1})
+    storage.replace(f"{folder.url}/a", b"other")
+    assert storage.read(f"{folder.url}/a") == b"other"
+
+
+@pytest.mark.parametrize("fault", ["short", "flip"])
+def test_s3fs_finds_a_damaged_body_by_its_checksum_and_obstore_does_not(
+    folder: Folder, data: bytes, fault: str
+) -> None:
+    folder.faults({"fault": fault, "times": 1})
+    read = storage.read(f"{folder.url}/a")
+    if folder.client == "s3fs":
+        assert read == data
+        assert folder.requests() == {"GET": 2}
+    else:
+        assert read != data
+        assert folder.requests() == {"GET": 1}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda place: storage.read(place), id="read"),
+        pytest.param(lambda place: storage.put(place, b""), id="put"),
+        pytest.param(lambda place: storage.replace(place, b""), id="replace"),
+        pytest.param(lambda place: storage.remove([place]), id="remove"),
+        pytest.param(lambda place: list(storage.listing(place)), id="listing"),
+    ],
+)
+def test_a_fault_that_stays_ends_with_the_deadline(folder: Folder, ask: Callable[[str], object]) -> None:
+    retry.SECONDS = 1.0
+    folder.faults({"fault": "slowdown"})
+    begin = time.monotonic()
+    with pytest.raises(OSError, match=rf"\A.*SlowDown.* within 1 s: '{folder.url}/a'\Z") as caught:
+        ask(f"{folder.url}/a")
+    assert time.monotonic() - begin < 2.5
+    assert caught.value.errno == errno.EIO
+    assert 3 <= sum(folder.requests().values()) <= 6
+
+
+def test_a_unit_of_reads_fails_in_the_time_of_one(folder: Folder, data: bytes) -> None:
+    folder.faults({"fault": "slowdown"})
+    retry.SECONDS = 2.0
+    deadline = storage.Deadline()
+
+    def read(number: int) -> bool:
+        try:
+            return storage.read(f"{folder.url}/a", deadline=deadline) == data
+        except OSError:
+            return False
+
+    begin = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:  # four after the other
+        assert list(pool.map(read, range(64))) == [False] * 64
+    assert time.monotonic() - begin < 3 * 2.0
+    folder.faults()  # one that works gives the others their time back
+    assert read(0)
+    folder.faults({"fault": "slowdown", "times": 2})
+    assert read(0)
+    assert folder.requests() == {"GET": 3}
+
+
+def test_a_request_ends_though_others_of_its_deadline_go_on(folder: Folder, data: bytes) -> None:
+    retry.SECONDS = 1.0
+    folder.keep("b", b"")
+    folder.faults({"fault": "slowdown", "match": "/b"})
+    deadline = storage.Deadline()
+    ended = threading.Event()
+
+    def others() -> None:
+        while not ended.is_set():
+            assert storage.read(f"{folder.url}/a", deadline=deadline) == data
+
+    with ThreadPoolExecutor(1) as pool:
+        going_on = pool.submit(others)
+        with pytest.raises(OSError, match=r"within 1 s"):
+            storage.read(f"{folder.url}/b", deadline=deadline)
+        ended.set()
+        going_on.result()
+
+
+def test_a_store_that_dies_and_comes_back_is_waited_for(folder: Folder) -> None:
+    retry.SECONDS = 30.0
+    with running_server() as server:
+        server.client().put_object(Bucket="probe-ready", Key="a", Body=b"content")
+        folder.configure(endpoint_url=server.endpoint)
+        killed, until = threading.Event(), time.monotonic() + 3
+
+        def read(_: int) -> int:
+            count = 0
+            while time.monotonic() < until or not killed.is_set():
+                assert storage.read("s3://probe-ready/a") == b"content"
+                count += 1
+            assert storage.read("s3://probe-ready/a") == b"content"
+            return count
+
+        with ThreadPoolExecutor(4) as pool:
+            reads = pool.map(read, range(4))
+            time.sleep(0.5)
+            server.kill()
+            killed.set()
+            server.start()
+            assert all(count > 0 for count in reads)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"secret": "wrong"}, "SignatureDoesNotMatch: check the credentials", id="wrong secret"),
+        pytest.param({"key": "nobody"}, "InvalidAccessKeyId: check the credentials", id="unknown key"),
+        pytest.param(
+            {"anon": True, "key": None, "secret": None}, "AccessDenied", id="nobody"
+        ),  # one object's matter, for all S3 says
+    ],
+)
+def test_wrong_credentials_are_tried_once(folder: Folder, data: bytes, changes: dict[str, Any], words: str) -> None:
+    folder.configure(**changes)
+    folder.faults()
+    for ask in (
+        lambda: storage.read(f"{folder.url}/a"),
+        lambda: storage.put(f"{folder.url}/b", b""),
+        lambda: list(storage.listing(folder.url)),
+    ):
+        with pytest.raises(PermissionError, match=rf"\A.*{words}.*'{folder.url}.*'\Z") as caught:
+            ask()
+        assert isinstance(caught.value, storage.Unusable) == (words != "AccessDenied")
+        assert "wrong" not in str(caught.value)
+    assert folder.requests() == {"GET": 2, "PUT": 1}
+
+
+def test_a_wrong_clock_is_said_so(folder: Folder) -> None:
+    folder.faults({"fault": "skewed"})
+    with pytest.raises(storage.Unusable, match=r"\A.*RequestTimeTooSkewed: this machine's clock is wrong: set it"):
+        storage.read(f"{folder.url}/a")
+    assert folder.requests() == {"GET": 1}
+
+
+@pytest.mark.parametrize("name", ["absent-bucket", "No_Bucket", "no bucket", "x"])
+def test_an_absent_bucket_is_said_so(folder: Folder, name: str) -> None:
+    for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.listing(f"s3://{name}"))):
+        with pytest.raises(storage.Unusable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
+            ask()
