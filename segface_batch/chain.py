@@ -99,11 +99,10 @@ class Chain:
             "target": [work.target for work in works],
         }
         whole_units: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-        flow: dict[str, Any] = {
-            # The next unit is decoded while the network has the last pictures of this one.
-            "max_concurrent_calls_per_actor": 2,
-            "enable_true_multi_threading": True,
-        }
+        # The next unit is decoded while the network has the last pictures of this one.
+        flow: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+        if alone:
+            flow = {"max_tasks_in_flight_per_actor": 1}
         with warnings.catch_warnings():
             # Retries have no named parameter in Ray 2.60, which deprecates the only way to set them (pyproject.toml).
             warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
@@ -134,7 +133,7 @@ class Chain:
                         min_size=least,
                         max_size=most,
                         initial_size=least,
-                        **({"max_tasks_in_flight_per_actor": 1} if alone else flow),
+                        **flow,
                     ),
                     num_cpus=threads,
                     num_gpus=num_gpus,

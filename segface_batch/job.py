@@ -123,7 +123,7 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint, output: str) -> Non
     if source.is_file() and source.suffix.lower() not in INPUT_SUFFIXES:
         known = ", ".join(INPUT_SUFFIXES)
         raise ValueError(f"'{place}' is neither a folder nor a manifest ({known}); give the folder it is in")
-    if source.is_dir() and checkpoint.dataset.landmarks:
+    if source.is_dir() and checkpoint.dataset.landmarks and not any(source.glob("*.parquet")):
         points = {"five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
         raise ValueError(
             f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "

@@ -224,7 +224,7 @@ class _Driver:
         self.left += sum(work.pictures for work in todo)
         for _ in self._stage(todo, staging, again=True):
             pass
-        replace = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
+        replace: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
         options = (self.chain.job.storage_options, self.chain.job.s3_client)
         self.publishing += [
             replace.remote(parts.republish, *options, out, ranges[index], self.run, retry.name, list(units))
@@ -297,7 +297,7 @@ class _Driver:
     def _publish(self, ranges: Iterable[Range]) -> None:
         import ray
 
-        publish = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
+        publish: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
         options = (self.chain.job.storage_options, self.chain.job.s3_client)
         self.publishing += [
             publish.remote(parts.publish, *options, self.chain.out, planned, self.run) for planned in ranges

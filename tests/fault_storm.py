@@ -49,6 +49,7 @@ def own_ray() -> Iterator[int]:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         (port,) = s3_server.free_ports(1)
         command = [ray, "start", "--head", f"--port={port}", "--num-cpus=3", f"--temp-dir={folder}", "--block"]
+        command += ["--node-ip-address=127.0.0.1"]
         head = subprocess.Popen([*command, "--include-dashboard=false", "--disable-usage-stats"], **quiet)
         os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
         try:

@@ -76,9 +76,10 @@ def fetch(
 ) -> pa.Table:
     """One row (range, its file, position in it, seqs: null for all) -> one row of unit_schema.
 
-    With `any_length` a file may be another one by now than when it was planned.  A picture's `error` says why `data` is null.  `fatal`, with no pictures, says in one line what must end the run:
+    A picture's `error` says why `data` is null.  `fatal`, with no pictures, says in one line what must end the run:
     storage of which nothing can be had, anything unforeseen, and, but for `allow_unreadable`, a unit of FATAL_PICTURES
-    or more of which every picture is forbidden or unfetchable.  Never raises.
+    or more of which every picture is forbidden or unfetchable.  With `any_length` a file may have become another one
+    since it was planned.  Never raises.
     """
     (row,) = unit.to_pylist()
     number, carried = None, pa.schema([])

@@ -143,6 +143,7 @@ def test_a_request_ends_though_others_of_its_deadline_go_on(folder: Folder, data
         going_on.result()
 
 
+@pytest.mark.slow  # a second server
 def test_a_store_that_dies_and_comes_back_is_waited_for(folder: Folder) -> None:
     retry.SECONDS = 30.0
     with running_server() as server:
