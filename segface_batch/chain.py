@@ -76,9 +76,10 @@ class Chain:
         self, works: Sequence[Work], *, alone: bool = False, may_lose: int = 0, again: bool = False
     ) -> Iterator[Staged]:
         """Each piece of work as it is staged; those whose workers died are missing, RuntimeError for more than
-        `may_lose` of them.  With `alone`, nothing else is in a worker with a unit, whose death is then its own.  What is
-        tried `again` may have changed since it was planned.
+        `may_lose` of them.
 
+        With `alone`, nothing else is in a worker with a unit, whose death is then its own.  What is tried `again` may
+        have changed since it was planned.
         RuntimeError, in one line, for what no rerun of the same units would mend.
         """
         import ray.data

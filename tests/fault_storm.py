@@ -49,7 +49,7 @@ def own_ray() -> Iterator[int]:
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         (port,) = s3_server.free_ports(1)
         command = [ray, "start", "--head", f"--port={port}", "--num-cpus=3", f"--temp-dir={folder}", "--block"]
-        command += ["--node-ip-address=127.0.0.1"]
+        os.environ["RAY_AUTH_MODE"] = "disabled"  # else every process would need the token
         head = subprocess.Popen([*command, "--include-dashboard=false", "--disable-usage-stats"], **quiet)
         os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
         try:
@@ -74,10 +74,16 @@ class Storm:
     def __init__(self, kills: int, seed: int, ray: int) -> None:
         self.left, self.rng, self.ray, self.count = kills, random.Random(seed), ray, Counter[str]()
 
-    def finishes(self, driver: subprocess.Popen[str]) -> bool:
-        """Whether the driver ends by itself and well; it is disturbed as long as there are kills left."""
+    def finishes(self, driver: subprocess.Popen[str], out: str) -> bool:
+        """Whether the driver ends by itself and well; it is disturbed as long as there are kills left: now and then at
+        any moment, mostly when it has written something."""
         while True:
             wait = self.rng.uniform(0.2, 9) if self.left else 300
+            if self.left and self.rng.random() < 3 / 4:
+                before = _written(out)
+                while driver.poll() is None and _written(out) == before:
+                    time.sleep(0.02)
+                wait = self.rng.uniform(0, 1)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 _, told = driver.communicate(timeout=wait)
                 self.count["ended well" if driver.returncode == 0 else "ended with an error"] += 1
@@ -94,10 +100,11 @@ class Storm:
             self._kill_worker()
 
     def _kill_worker(self) -> None:
-        workers = [p for p in psutil.Process(self.ray).children(recursive=True) if _title(p).startswith("ray::")]
+        below = psutil.Process(self.ray).children(recursive=True)
+        workers = [p for p in below if _title(p).startswith("ray::") and "Agent" not in _title(p)]
         if workers:
             victim = self.rng.choice(workers)
-            what = _title(victim).removeprefix("ray::")[:40]
+            what = _title(victim).removeprefix("ray::").strip()[:40]
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
             self._tell(f"worker {what}")
@@ -108,6 +115,10 @@ class Storm:
     def _tell(self, what: str) -> None:
         self.count[what.split(" ")[0]] += 1
         print(f"kill {self.count['driver'] + self.count['worker']}: {what}", flush=True)
+
+
+def _written(out: str) -> list[str]:
+    return [name for folder in ("stats", "masks", "_segface") for name in storage.names(f"{out}/{folder}", "")]
 
 
 def _title(process: psutil.Process) -> str:
@@ -125,7 +136,7 @@ def storm(kills: int, seed: int, ray: int, source: Path, outs: str, options: lis
     storms = Storm(kills, seed, ray)
     while storms.left:
         out = f"{outs}/out-{storms.count['outputs']:04d}"
-        while not storms.finishes(drivers.start(source, out, *options)):
+        while not storms.finishes(drivers.start(source, out, *options), out):
             pass
         report = verify(out)
         assert report.complete, report

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from segface_batch import storage
 from segface_batch.inputs.picture import printable
-from segface_batch.inputs.ranged import local_path
 
 #: Longer suffixes are counted together: they come from names with dots in them.
 _LONGEST_SUFFIX = 12
@@ -31,7 +30,7 @@ class Found(NamedTuple):
 
 def files(place: str, skipped: Counter[str]) -> Iterator[Found]:
     """All files but hidden ones; `skipped` counts what else there is.  PermissionError for what cannot be listed."""
-    path = local_path(place)
+    path = storage.local_path(place)
     if path is not None:
         yield from _local(path, path, skipped)
         return

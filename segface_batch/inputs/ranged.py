@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import stat
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from segface_batch import storage
-from segface_batch.storage import retry
 
 
 class Ranged(io.RawIOBase):
@@ -51,39 +47,5 @@ class Ranged(io.RawIOBase):
 
 def opened(place: str, n_bytes: int, block: int) -> io.BufferedReader:
     """The place as a file that is read `block` bytes at a time."""
-    path = local_path(place)
+    path = storage.local_path(place)
     return io.BufferedReader(Ranged(place, n_bytes) if path is None else io.FileIO(path), block)
-
-
-def size(place: str) -> int | None:
-    """Bytes of a file or object, None for a folder; FileNotFoundError where there is nothing."""
-    path = local_path(place)
-    if path is not None:
-        found = os.stat(path)
-        if stat.S_ISDIR(found.st_mode):
-            return None
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.ENODEV, "not a regular file", place)
-        return found.st_size
-    info = _info(place)
-    if info["type"] == "directory":
-        return None
-    # Some HTTP servers do not tell the size of what they make on demand.
-    return len(storage.read(place)) if info.get("size") is None else int(info["size"])
-
-
-def local_path(place: str) -> str | None:
-    """The path of a local place, None for any other; a file:// URL keeps every byte of names that are no UTF-8."""
-    if place.startswith("file://"):
-        return os.fsdecode(unquote_to_bytes(place.removeprefix("file://")))
-    return None if storage.is_url(place) else place
-
-
-def _info(place: str) -> dict[str, Any]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.url_to_fs(place)
-    except (ImportError, ValueError) as error:
-        raise storage.Unusable(errno.ENOSYS, f"{place.partition('://')[0]}:// URLs: {error}") from None
-    return retry.patiently(lambda: filesystem.info(path), place)

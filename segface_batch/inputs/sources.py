@@ -113,7 +113,7 @@ def _opened(inputs: Sequence[str], image_column: str | None) -> list[_Input]:
 def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
     """What the input is (_Input.kind), and its bytes."""
     suffix, shown = folders.suffix_of(word), redacted(place)
-    is_local = ranged.local_path(place) is not None
+    is_local = storage.local_path(place) is not None
     if not is_local and suffix not in (".txt", ".csv", ".parquet", ".tar"):
         if suffix.startswith(".tar.") or suffix == ".tgz":
             raise _compressed(shown)
@@ -121,7 +121,7 @@ def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
             raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its pictures")
         return "", 0
     try:
-        n_bytes = ranged.size(place)
+        n_bytes = storage.size(place)
     except FileNotFoundError:
         if is_local:
             raise FileNotFoundError(f"no folder or file '{shown}'; check the path") from None
@@ -280,7 +280,7 @@ def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) ->
 
 
 def _index(shard: Found) -> tar.Index:
-    block = _LOCAL_BLOCK if ranged.local_path(shard.place) is not None else _REMOTE_BLOCK
+    block = _LOCAL_BLOCK if storage.local_path(shard.place) is not None else _REMOTE_BLOCK
     with ranged.opened(shard.place, shard.n_bytes, block) as file:
         return tar.index(file, shard.n_bytes)
 

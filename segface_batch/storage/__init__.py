@@ -23,8 +23,8 @@ from segface_batch.storage.retry import Deadline
 from segface_batch.storage.store import Entry, Store, Unusable
 
 __all__ = [
-    "Deadline", "Entry", "Unusable", "absolute", "configure", "is_url", "join", "listing", "name_of", "names", "put",
-    "read", "remove", "replace",
+    "Deadline", "Entry", "Unusable", "absolute", "configure", "is_url", "join", "listing", "local_path", "name_of",
+    "names", "put", "read", "remove", "replace", "size",
 ]  # fmt: skip
 
 
@@ -39,6 +39,11 @@ def configure(options: str | None, s3_client: str = "s3fs") -> None:
     """
     if _options.configure(options, s3_client):
         _remote.cache_clear()
+
+
+def local_path(place: str) -> str | None:
+    """The path of a local place, None for any other."""
+    return path_of(place) if place.startswith("file://") or not is_url(place) else None
 
 
 def absolute(place: str) -> str:
@@ -78,6 +83,11 @@ def read(
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
     return data
+
+
+def size(place: str) -> int | None:
+    """Bytes of an object, None for a folder."""
+    return _store(place).size(place)
 
 
 def put(place: str, data: bytes) -> bool:

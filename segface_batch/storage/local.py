@@ -37,6 +37,14 @@ class Local:
             raise OSError(errno.ESTALE, "changed while it was read", place)
         return data
 
+    def size(self, place: str) -> int | None:
+        found = os.stat(path_of(place))
+        if stat.S_ISDIR(found.st_mode):
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.ENODEV, "not a regular file", place)
+        return found.st_size
+
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         path = path_of(place)
         folder, name = os.path.split(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -54,6 +55,13 @@ class Fsspec:
         start, end = span or (None, None)
         data: Any = retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place, deadline)
         return data
+
+    def size(self, place: str) -> int | None:
+        info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
+        if info["type"] == "directory":
+            return None
+        # Some HTTP servers do not tell the size of what they make on demand.
+        return len(self.read(place, sys.maxsize, None, None)) if info.get("size") is None else int(info["size"])
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         def request() -> bool:
@@ -129,6 +137,10 @@ class S3:
         filesystem.retries = 1
         filesystem.connect()
         return filesystem
+
+    def size(self, place: str) -> int | None:
+        info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
+        return None if info["type"] == "directory" else int(info["size"])
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         bucket, key = split(place)
