@@ -101,15 +101,14 @@ class Job:
             if "@" in urlsplit(place).netloc and "://" in place:
                 where = place.partition("@")[2]
                 raise ValueError(f"a URL with a password in it ('...@{where}'): give it by --storage-options FILE")
+        if "://" not in self.output:
+            out = Path(self.output)
+            if out.exists() and not out.is_dir():
+                raise NotADirectoryError(f"'{self.output}' is a file; name a folder for the output")
+            if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
+                raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
         for place in self.inputs:
             _check_input(place, checkpoint, self.output)
-        out = Path(self.output)
-        if "://" in self.output:
-            return
-        if out.exists() and not out.is_dir():
-            raise NotADirectoryError(f"'{self.output}' is a file; name a folder for the output")
-        if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
-            raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
 
 
 def _check_input(place: str, checkpoint: catalog.Checkpoint, output: str) -> None:

@@ -54,7 +54,9 @@ def until(what: Callable[[], Any], driver: subprocess.Popen[str] | None = None, 
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_is_finished_by_the_same_command(
     number: signal.Signals, source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
 ) -> None:
@@ -76,6 +78,7 @@ def test_a_stopped_run_is_finished_by_the_same_command(
     assert drivers.parts(out) == whole
 
 
+@pytest.mark.slow
 def test_a_killed_actor_or_worker_is_replaced(
     source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_picture_that_kills_its_worker_becomes_an_error_row(
     assert report.complete, report
 
 
+@pytest.mark.slow
 def test_two_drivers_do_not_work_on_one_output_unless_told_to(
     source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_two_drivers_do_not_work_on_one_output_unless_told_to(
     assert {name: data for name, data in drivers.parts(out).items() if not name.endswith(".tmp")} == whole
 
 
+@pytest.mark.slow
 def test_new_pictures_become_parts_of_their_own(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -204,6 +209,7 @@ def test_a_run_on_s3_asks_once_for_each_picture(on_s3: OnS3) -> None:
     assert report.complete, report
 
 
+@pytest.mark.slow
 def test_a_run_on_a_bad_s3_ends_with_the_same_bytes(on_s3: OnS3) -> None:
     annotate(on_s3.job())
     expected, out = drivers.parts(on_s3.out), on_s3.out
@@ -225,6 +231,7 @@ def test_a_run_on_a_bad_s3_ends_with_the_same_bytes(on_s3: OnS3) -> None:
     assert drivers.parts(on_s3.out) == expected
 
 
+@pytest.mark.slow
 def test_revoked_credentials_stop_a_run_soon_and_it_goes_on_later(on_s3: OnS3, ray_address: str) -> None:
     words = ["--storage-options", on_s3.options]
     driver = drivers.start(on_s3.source, on_s3.out, *words, RAY_ADDRESS=ray_address)
@@ -241,6 +248,7 @@ def test_revoked_credentials_stop_a_run_soon_and_it_goes_on_later(on_s3: OnS3, r
     assert report.complete, report
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_and_it_goes_on_later(
     source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
 ) -> None:

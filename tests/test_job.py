@@ -45,14 +45,28 @@ MISTAKES = {
         {"weights": "absent.pt"},
         "no weights file 'absent.pt'; give a .pt or .safetensors file or its URL",
     ),
-    "URL": (
-        {"input": "s3://bucket/faces"},
-        "'s3://bucket/faces' is a URL; give a local or mounted folder (a manifest may list URLs)",
+    "password": (
+        {"input": "https://me:secret@host/faces.txt"},
+        "a URL with a password in it ('...@host/faces.txt'): give it by --storage-options FILE",
     ),
+    "no inputs": ({"input": ()}, "no input; give a folder, a manifest or a URL"),
+    "a missing one of two inputs": ({"input": ("faces", "nowhere")}, "no folder or manifest 'nowhere'; check the path"),
+    "output URL is inside": (
+        {"input": "s3://bucket/faces/", "output": "s3://bucket/faces/out"},
+        "output 's3://bucket/faces/out' lies inside the input; choose a prefix outside it",
+    ),
+    "secret options": (
+        {"storage_options": '{"key": "AKIA", "secret": "s3cr3t"}'},
+        "--storage-options has 'key' on the command line, where every user of the machine can read it; put the JSON "
+        "into a file and name the file, or use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
+    "client": ({"s3_client": "boto"}, "--s3-client boto: choose one of s3fs, obstore"),
+    "parser": ({"parser": "mine"}, "--parser mine: give MODULE:CLASS, like my_package.parsers:Mine"),
+    "most errors": ({"max_errors": -1}, "--max-errors -1: give a whole number from 0 up"),
     "no input": ({"input": "nowhere"}, "no folder or manifest 'nowhere'; check the path"),
     "no manifest": (
         {"input": "faces/notes.md"},
-        "'faces/notes.md' is neither a folder nor a manifest (.txt, .csv, .parquet); give the folder it is in",
+        "'faces/notes.md' is neither a folder nor a manifest (.txt, .csv, .parquet, .tar); give the folder it is in",
     ),
     "landmarks": (
         {"checkpoint": "swinb_lapa_224"},

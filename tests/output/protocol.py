@@ -17,13 +17,13 @@ from segface_batch.output import parts, run as runs
 from tests import drivers, stand_in
 
 
-def with_failpoint(failpoint: str, *words: str) -> None:
+def with_failpoint(failpoint: str, source: str, out: str, retry: str = "") -> None:
     os.environ["SEGFACE_FAILPOINT"] = failpoint
-    main(*words)
+    main(source, out, retry)
 
 
-def main(source: str, out: str, retry: str = "") -> None:
-    job = drivers.job(source, out)
+def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_ROWS) -> None:
+    job = drivers.job(source, out, part_rows=part_rows)
     out = storage.absolute(out)
     run = runs.read(out)
     if run is None:

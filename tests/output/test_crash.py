@@ -6,6 +6,7 @@ import multiprocessing
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,15 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("place", [*OBJECTS, "removing:range-00001"])
+#: Those of every run of the tests; the others are of the slow ones.
+USUAL = ("run.json", "unit-00000004.arrow", "masks/part-00000", "stats/part-00000", "0001.done")
+
+
+def places(*words: str) -> list[Any]:
+    return [word if word in USUAL else pytest.param(word, marks=pytest.mark.slow) for word in words]
+
+
+@pytest.mark.parametrize("place", places(*OBJECTS, "removing:range-00001"))
 def test_a_death_at_a_write_changes_nothing_in_the_end(place: str, source: Path, whole: Path, tmp_path: Path) -> None:
     moments = MOMENTS if ":" not in place else ("",)
     for moment in moments:

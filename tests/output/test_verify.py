@@ -1,0 +1,128 @@
+"""What verify finds: each kind of damage on a copy of a whole output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segface_batch.output.verify import lines, verify
+from tests import drivers
+from tests.output import protocol
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verify")
+    drivers.write_pictures(folder / "in", 20)
+    (folder / "in" / "0003.png").write_bytes(b"")
+    protocol.main(str(folder / "in"), str(folder / "out"), part_rows=8)
+    return folder / "out"
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+
+
+#: What is done to an output -> kind of finding, and words of its line.
+DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "a flipped byte": (
+        lambda out: flip(out / "masks/part-00001.parquet"),
+        "damaged", "masks/part-00001.parquet is not the file that was written (sha256)",
+    ),
+    "no masks": (
+        lambda out: (out / "masks/part-00000.parquet").unlink(),
+        "damaged", "masks/part-00000.parquet is missing though stats has that part",
+    ),
+    "no record": (
+        lambda out: (out / "_segface/parts/part-00002.json").unlink(),
+        "damaged", "_segface/parts/part-00002.json is missing or no record",
+    ),
+    "a part removed": (
+        lambda out: (out / "stats/part-00001.parquet").unlink(),
+        "missing", "part-00001: 8 pictures, 0 of 1 units are staged",
+    ),
+    "a row removed": (
+        lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[4:]]))
+                     for name in ("stats", "masks")],
+        "missing", "part-00000: no row for 0003.png",
+    ),
+    "a row doubled": (
+        lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[2:]]))
+                     for name in ("stats", "masks")],
+        "doubled", "part-00000: 2 rows for 0002.png, 1 expected",
+    ),
+    "rows of another part": (
+        lambda out: [shutil.copy(out / f"{name}/part-00001.parquet", out / f"{name}/part-00000.parquet")
+                     for name in ("stats", "masks")],
+        "orphaned", "part-00000: unit 1, seq 0 is not in the plan",
+    ),
+    "rows out of order": (
+        lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[4:], table[:4]]))
+                     for name in ("stats", "masks")],
+        "damaged", "part-00000: rows are not in the plan's order",
+    ),
+    "masks of other pictures": (
+        lambda out: rewrite(out / "masks/part-00000.parquet", lambda table: table[:7]),
+        "damaged", "masks/part-00000.parquet has other rows than stats/part-00000.parquet",
+    ),
+    "a foreign part": (
+        lambda out: shutil.copy(out / "stats/part-00000.parquet", out / "stats/part-00009.parquet"),
+        "orphaned", "stats/part-00009.parquet belongs to no part of the plan; no run needs it",
+    ),
+    "a temporary file": (
+        lambda out: (out / "stats/.part-00000.parquet.abc.tmp").touch(),
+        "orphaned", "stats/.part-00000.parquet.abc.tmp belongs to no part of the plan; no run needs it",
+    ),
+    "no manifest": (
+        lambda out: (out / "_segface/manifest.json").unlink(),
+        "missing", "_segface/manifest.json",
+    ),
+    "a false manifest": (
+        lambda out: (out / "_segface/manifest.json").write_text(json.dumps({"pictures": 20})),
+        "damaged", "_segface/manifest.json is not that of these parts",
+    ),
+    "a damaged plan": (
+        lambda out: flip(next((out / "_segface/plan").glob("range-00001-*"))),
+        "damaged", "_segface/plan/range-00001-",
+    ),
+}  # fmt: skip
+
+
+def test_a_whole_output_has_no_findings(whole: Path) -> None:
+    report = verify(str(whole))
+    assert (report.complete, report.findings, report.pictures, report.status) == (True, {}, 20, {"error": 1, "ok": 19})
+    assert lines(report, "out") == [
+        "3 of 3 parts are published",
+        "rows: 1 error, 19 ok",
+        "complete: each of 20 pictures is there exactly once",
+    ]
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_damage_is_found_and_named(what: str, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / what.replace(" ", "-")
+    shutil.copytree(whole, out)
+    damage, kind, line = DAMAGES[what]
+    damage(out)
+    report = verify(str(out))
+    assert not report.complete
+    assert any(found.startswith(line) for found in report.findings[kind]), report.findings
+    # The keys alone tell all but a changed byte.
+    assert verify(str(out), quick=True).complete == (what == "a flipped byte")
+
+
+def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"is no output: it has no _segface/run\.json"):
+        verify(str(tmp_path))
