@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line()
     chosen, unknown = parser.parse_known_args(arguments)
     if unknown:
-        chosen.parser.refuse(unknown)
+        chosen.explains.refuse(unknown)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return chosen.command(chosen)
@@ -136,13 +136,13 @@ def command_line() -> Parser:
         epilog=FIRST_JOB,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.set_defaults(command=_no_verb, parser=parser, debug=False)
+    parser.set_defaults(command=_no_verb, explains=parser, debug=False)
     verbs = parser.add_subparsers(title="commands", metavar="VERB")
 
     def verb(name: str, summary: str, examples: str, command: Any) -> Parser:
         sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=examples)
         sub.add_argument("--debug", action="store_true", help="on an error show the whole traceback")
-        sub.set_defaults(command=command, parser=sub)
+        sub.set_defaults(command=command, explains=sub)
         return sub
 
     demo = verb("demo", "run all of it on embedded faces with an embedded model, offline", DEMO_EXAMPLES, _demo)
@@ -238,12 +238,12 @@ def _checkpoint_verbs(sub: Parser) -> None:
     fetch = verbs.add_parser("fetch", help="fetch published weights into the Hugging Face cache")
     fetch.add_argument("name", help="checkpoint")
     fetch.add_argument("--revision", help="commit or tag of the hub's repository (default: its newest)")
-    fetch.set_defaults(command=_fetch_checkpoint, parser=fetch)
+    fetch.set_defaults(command=_fetch_checkpoint, explains=fetch)
     convert = verbs.add_parser("convert", help="rewrite a published file as safetensors, a third of the size")
     convert.add_argument("source", help="model_299.pt")
     convert.add_argument("target", help="the .safetensors file to write")
     convert.add_argument("--checkpoint", metavar="NAME", required=True, help="which checkpoint it is")
-    convert.set_defaults(command=_convert_checkpoint, parser=convert)
+    convert.set_defaults(command=_convert_checkpoint, explains=convert)
 
 
 def _span(text: str) -> tuple[int, int]:
@@ -260,7 +260,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _no_verb(chosen: argparse.Namespace) -> int:
     if not chosen.version:
-        chosen.parser.print_help(sys.stderr)
+        chosen.explains.print_help(sys.stderr)
         return 2
     from importlib.metadata import version
 

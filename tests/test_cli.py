@@ -83,5 +83,5 @@ def test_a_run_that_fails_says_why_in_one_line(command: Command, weights: Path) 
     done = command("annotate", PORTRAITS, "out", "--checkpoint", "resnet_celeba_512", "--weights", weights)
     assert (done.returncode, done.stdout) == (1, "")
     *told, last = done.stderr.splitlines()
-    assert told[-1] == "loading the model ..."
+    assert told[-1] == "loading the model ...", done.stderr
     assert last.startswith(f"segface-batch: a worker failed: ValueError: {weights} does not fit resnet_celeba_512: ")

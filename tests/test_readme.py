@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from pipelines.demo_model import train
-from segface_batch import catalog, cli
+from segface_batch import catalog, cli, parse
 from segface_batch.inputs import decode, fetch, framing
 from segface_batch.output import records
 from tests.conftest import PORTRAITS
@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     """The words behind `segface-batch` of every command in the README."""
     lines = "\n".join(blocks("sh")).splitlines()
-    return [shlex.split(line.split("segface-batch ", 1)[1]) for line in lines if "segface-batch " in line]
+    return [shlex.split(line.split("segface-batch ", 1)[1], comments=True) for line in lines if "segface-batch " in line]
 
 
 def trainings() -> list[list[str]]:
@@ -101,7 +101,7 @@ def test_the_sql_examples_run(output: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_tables_are_those_of_the_code() -> None:
     columns = [f"| `{name}` | {kind} | {meaning} |" for name, kind, _, meaning in records.COLUMNS]
-    reasons = decode.REASONS | fetch.REASONS | framing.REASONS
+    reasons = decode.REASONS | fetch.REASONS | framing.REASONS | parse.REASONS
     for line in columns + [f"| `{reason}` | {meaning} |" for reason, meaning in sorted(reasons.items())]:
         assert line in TEXT, line
     for dataset in (catalog.CELEBAMASK_HQ, catalog.LAPA, catalog.HELEN):
