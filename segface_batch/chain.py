@@ -13,9 +13,10 @@ import importlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -25,6 +26,9 @@ from segface_batch.inputs.plan import Range
 from segface_batch.job import Job
 from segface_batch.output import parts, records, run as runs
 from segface_batch.parse import ParseUnits
+
+if TYPE_CHECKING:
+    import ray.data
 
 #: Logical CPUs of the tasks that mostly wait for storage; together they share the one that a local Ray has on top.
 FETCH_CPUS, STAGE_CPUS = 0.5, 0.25
@@ -36,6 +40,8 @@ CPU_THREADS, GPU_THREADS = 1, 4
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
 MAX_RETRIES = 1
+
+WHOLE_UNITS: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,26 @@ class Chain:
 
         if not works:
             return
+        ray.data.DataContext.get_current().max_errored_blocks = may_lose
+        by_target = {work.target: work for work in works}
+        stage = partial(_stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
+        with _retries_as_arguments():
+            staged = self.parsed(works, alone=alone, again=again).map_batches(
+                stage, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS
+            )
+        for row in staged.iter_rows():
+            if row["fatal"] is not None:
+                raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
+            yield Staged(by_target[row["target"]], row["errors"])
+
+    def parsed(self, works: Sequence[Work], *, alone: bool = False, again: bool = False) -> ray.data.Dataset:
+        """The chain up to the parser: one row for each piece of work (range, unit, target, rows, fatal)."""
+        import ray.data
+
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        context.max_errored_blocks = may_lose
         num_gpus, threads, (least, most) = actors(self.job, len(works))
-        by_target = {work.target: work for work in works}
         units = {
             "range": pa.array([work.planned.index for work in works], pa.int32()),
             "file": [work.planned.file for work in works],
@@ -99,30 +119,28 @@ class Chain:
             "seqs": pa.array([work.seqs for work in works], pa.list_(pa.int32())),
             "target": [work.target for work in works],
         }
-        whole_units: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+        read = partial(
+            _fetch,
+            plan_folder=runs.plan_folder(self.out),
+            storage_options=self.job.storage_options,
+            s3_client=self.job.s3_client,
+            allow_unreadable=self.job.allow_unreadable,
+            any_length=again,
+        )
         # The next unit is decoded while the network has the last pictures of this one.
         flow: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
         if alone:
             flow = {"max_tasks_in_flight_per_actor": 1}
-        with warnings.catch_warnings():
-            # Retries have no named parameter in Ray 2.60, which deprecates the only way to set them (pyproject.toml).
-            warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-            staged = (
+        with _retries_as_arguments():
+            return (
                 ray.data.from_arrow(pa.table(units))
                 .repartition(target_num_rows_per_block=1)
                 .map_batches(
-                    partial(
-                        _fetch,
-                        plan_folder=runs.plan_folder(self.out),
-                        storage_options=self.job.storage_options,
-                        s3_client=self.job.s3_client,
-                        allow_unreadable=self.job.allow_unreadable,
-                        any_length=again,
-                    ),
+                    read,
                     compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
-                    **whole_units,
+                    **WHOLE_UNITS,
                 )
                 .map_batches(
                     self._parse(),
@@ -130,29 +148,13 @@ class Chain:
                         "parser": self._parser(num_gpus, threads),
                         "max_pixels": self.job.max_pixels,
                     },
-                    compute=ray.data.ActorPoolStrategy(
-                        min_size=least,
-                        max_size=most,
-                        initial_size=least,
-                        **flow,
-                    ),
+                    compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,
                     num_gpus=num_gpus,
                     max_task_retries=MAX_RETRIES,
-                    **whole_units,
+                    **WHOLE_UNITS,
                 )
-                .map_batches(
-                    partial(_stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client),
-                    num_cpus=STAGE_CPUS,
-                    max_retries=MAX_RETRIES,
-                    **whole_units,
-                )
-                .iter_rows()
             )
-        for row in staged:
-            if row["fatal"] is not None:
-                raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
-            yield Staged(by_target[row["target"]], row["errors"])
 
     def _parse(self) -> type[ParseUnits]:
         if self.job.parser is None:
@@ -178,6 +180,14 @@ class Chain:
             "batch_size": self.job.batch_size,
             "threads": threads,
         }
+
+
+@contextmanager
+def _retries_as_arguments() -> Iterator[None]:
+    """Retries have no named parameter in Ray 2.60, which deprecates the only way to set them (pyproject.toml)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        yield
 
 
 def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:

@@ -34,8 +34,11 @@ def ray_running() -> Iterator[None]:
         # One CPU more than there are cores, for the tasks that wait for storage.
         local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with _silent_stderr():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    try:
+        with _silent_stderr():
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
+    except Exception as error:  # ConnectionError, and a bare Exception where the machine is too busy
+        raise RuntimeError(f"Ray did not start: {str(error).partition(chr(10))[0]}; try again") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process with its own exit code
     try:

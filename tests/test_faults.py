@@ -172,6 +172,13 @@ def test_too_many_errors_stop_a_run(tmp_path: Path) -> None:
         annotate(job)
 
 
+def ray_logs() -> str:
+    import ray
+
+    node: Any = ray._private.worker._global_node  # pyright: ignore[reportAttributeAccessIssue]
+    return f"{node.get_session_dir_path()}/logs"
+
+
 class OnS3:
     """A job on the S3 server, seen through a proxy."""
 
@@ -197,7 +204,7 @@ def on_s3(
     storage.configure(None)
 
 
-def test_a_run_on_s3_asks_once_for_each_picture(on_s3: OnS3) -> None:
+def test_a_run_on_s3_asks_once_for_each_picture_and_keeps_its_secret(on_s3: OnS3) -> None:
     on_s3.proxy.set_faults([])
     assert annotate(on_s3.job()).status == {"ok": drivers.PICTURES}
     requests = on_s3.proxy.stats()["log"]
@@ -205,8 +212,16 @@ def test_a_run_on_s3_asks_once_for_each_picture(on_s3: OnS3) -> None:
     assert sorted(set(pictures)) == sorted(pictures)
     assert {method for method, _ in pictures} == {"GET"}
     assert len(pictures) == drivers.PICTURES
+    print(on_s3.proxy.stats()["counts"])
     report = verify(on_s3.out)
     assert report.complete, report
+    secret = server_of_tests.secret_of("ci-admin").encode()
+    assert secret in on_s3.options.read_bytes()
+    written = [entry.place for entry in storage.listing(on_s3.out)]
+    assert [place for place in written if secret in storage.read(place)] == []
+    logs = list(Path(ray_logs()).rglob("*.*"))
+    assert logs
+    assert [path for path in logs if path.is_file() and secret in path.read_bytes()] == []
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[list[str]]:
     """The words behind `segface-batch` of every command in the README."""
     lines = "\n".join(blocks("sh")).splitlines()
-    return [shlex.split(line.split("segface-batch ", 1)[1], comments=True) for line in lines if "segface-batch " in line]
+    return [
+        shlex.split(line.split("segface-batch ", 1)[1], comments=True) for line in lines if "segface-batch " in line
+    ]
 
 
 def trainings() -> list[list[str]]:
