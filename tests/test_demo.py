@@ -69,7 +69,7 @@ def test_the_file_says_what_it_is(notes: dict[str, str]) -> None:
     assert json.loads(notes["classes"]) == list(names)
     scores = json.loads(notes["f1"])
     assert list(scores) == list(names)
-    assert [name for name, score in scores.items() if score < 0.45] == ["neck_l"]  # as the card says
+    assert min(scores.values()) > 0.45
     assert {"licence", "data", "generator"} <= notes.keys()
     for name, score in scores.items():
         assert f"| `{name}` | {score:.2f} |" in CARD, name

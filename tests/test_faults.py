@@ -175,7 +175,7 @@ def test_too_many_errors_stop_a_run(tmp_path: Path) -> None:
 def ray_logs() -> str:
     import ray
 
-    node: Any = ray._private.worker._global_node  # pyright: ignore[reportAttributeAccessIssue]
+    node: Any = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage]
     return f"{node.get_session_dir_path()}/logs"
 
 
