@@ -1,1 +1,1 @@
-"""From a folder or manifest to framed pictures: list, plan, fetch, decode, frame."""
+"""From folders, manifests, tar and Parquet files, local or behind URLs, to framed pictures: list, plan, fetch, decode."""
