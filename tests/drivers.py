@@ -35,7 +35,7 @@ def write_pictures(folder: Path, count: int = PICTURES, marks: dict[int, tuple[i
 
 def job(source: object, out: object, **settings: Any) -> Job:
     settings = {"checkpoint": CHECKPOINT, "parser": "tests.stand_in:Quick", "part_rows": PART_ROWS, **settings}
-    return Job(str(source), str(out), **settings)
+    return Job(source if isinstance(source, tuple) else str(source), str(out), **settings)
 
 
 def start(source: object, out: object, *options: object, **environment: str) -> subprocess.Popen[str]:

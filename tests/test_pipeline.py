@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from PIL import Image
 
 from segface_batch import FaceParser, Job, annotate, catalog
 from segface_batch.output import masks, records
-from tests import corpus, filled
+from segface_batch.output.verify import verify
+from tests import corpus, drivers, filled
 from tests.conftest import PORTRAITS, SMALL
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -119,6 +121,31 @@ def test_many_pictures_become_parts_in_the_order_of_the_plan(weights: Path, tmp_
     manifest = json.loads((tmp_path / "out" / "_segface" / "manifest.json").read_text())
     assert (manifest["rows"], manifest["pictures"], manifest["status"]) == (25, 25, {"error": 25})
     assert not (tmp_path / "out" / "_segface" / "staging").exists()
+
+
+def test_every_kind_of_input_goes_into_one_job_and_columns_are_carried(tmp_path: Path) -> None:
+    drivers.write_pictures(tmp_path / "loose", 6)
+    pictures = sorted((tmp_path / "loose").iterdir())
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for picture in pictures[:3]:
+            shard.add(picture, f"deep/{picture.name}")
+    images = [{"bytes": picture.read_bytes(), "path": picture.name} for picture in pictures[:2]]
+    pq.write_table(pa.table({"image": images, "license": ["cc0", None]}), tmp_path / "rows.parquet")
+    (tmp_path / "list.csv").write_text("uri,license\nloose/0000.png,mine\nloose/absent.png,\n")
+    inputs = tuple(str(tmp_path / name) for name in ("loose", "shard.tar", "rows.parquet", "list.csv"))
+    out = tmp_path / "out"
+    summary = annotate(drivers.job(inputs, out, columns=("license",)))
+    assert (summary.status, summary.errors) == ({"error": 1, "ok": 12}, {"missing": 1})
+    found = rows(out)
+    assert [(row["image_id"], row["license"]) for row in found[6:]] == [
+        ("shard.tar/deep/0000.png", None), ("shard.tar/deep/0001.png", None), ("shard.tar/deep/0002.png", None),
+        ("rows.parquet/0000.png", "cc0"), ("rows.parquet/0001.png", None),
+        ("list.csv/loose/0000.png", "mine"), ("list.csv/loose/absent.png", None),
+    ]  # fmt: skip
+    same = [row["mask"] for row in rows(out, "masks")]
+    assert same[0] == same[6] == same[9] == same[11]
+    assert (same[0] != same[1], same[12]) == (True, None)
+    assert verify(str(out)).complete
 
 
 def test_a_folder_without_pictures_is_refused_before_ray(weights: Path, tmp_path: Path) -> None:
