@@ -95,6 +95,7 @@ def test_a_killed_actor_or_worker_is_replaced(
     assert drivers.parts(out) == whole
 
 
+@pytest.mark.slow
 def test_a_picture_that_kills_its_worker_becomes_an_error_row(
     tmp_path: Path, ray_address: str, whole: dict[str, bytes]
 ) -> None:
