@@ -174,9 +174,9 @@ def test_too_many_errors_stop_a_run(tmp_path: Path) -> None:
 
 
 def ray_logs() -> str:
-    import ray
+    from ray._private import worker
 
-    node: Any = ray._private.worker._global_node  # pyright: ignore[reportPrivateImportUsage]
+    node: Any = worker._global_node
     return f"{node.get_session_dir_path()}/logs"
 
 
