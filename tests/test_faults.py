@@ -55,7 +55,8 @@ def until(what: Callable[[], Any], driver: subprocess.Popen[str] | None = None, 
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT))],
 )
 def test_a_stopped_run_is_finished_by_the_same_command(
     number: signal.Signals, source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
