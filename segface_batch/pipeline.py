@@ -248,29 +248,36 @@ class _Driver:
             for staged in self._told(self.chain.run(lost, alone=alone, may_lose=most, again=again)):
                 back.add(staged.work.target)
                 yield staged.work
-        for work in works:
-            if work.target not in back:
-                self._stage_one_by_one(work, staging, again)
-                yield work
+        lost = [work for work in works if work.target not in back]
+        if lost:
+            self._stage_one_by_one(lost, staging, again)
+            yield from lost
 
-    def _stage_one_by_one(self, work: Work, staging: Staging, again: bool) -> None:
-        planned, unit = work.planned, work.unit
-        seqs = work.seqs or range(planned.sizes[work.position])
-        singles = [Work(planned, unit, staging.picture(planned, unit, seq), (seq,)) for seq in seqs]
+    def _stage_one_by_one(self, works: Sequence[Work], staging: Staging, again: bool) -> None:
+        singles = {
+            work: [
+                Work(work.planned, work.unit, staging.picture(work.planned, work.unit, seq), (seq,))
+                for seq in work.seqs or range(work.pictures)
+            ]
+            for work in works
+        }
         staged = staging.names()
-        todo = [single for single in singles if single.target not in staged]
+        todo = [single for pieces in singles.values() for single in pieces if single.target not in staged]
         most = max(MOST_CRASHES, self.plan.pictures // 100)
         back = {s.work.target for s in self._told(self.chain.run(todo, alone=True, may_lose=most, again=again))}
-        pictures = planning.read_unit(runs.plan_folder(self.chain.out), planned.file, work.position)
-        dataset = catalog.find(self.chain.job.checkpoint).dataset
         for single in todo:
             if single.target not in back:
-                assert single.seqs is not None
-                picture = pictures.slice(single.seqs[0], 1)
-                rows = error_rows(picture, "crashed", dataset, self.plan.carried)
-                parts.stage(single.target, rows)
+                parts.stage(single.target, self._crashed(single))
                 self._tell(1, 1)
-        parts.join(work.target, [single.target for single in singles])
+        for work, pieces in singles.items():
+            parts.join(work.target, [single.target for single in pieces])
+
+    def _crashed(self, single: Work) -> pa.Table:
+        """The row of a picture that no worker outlives."""
+        unit = planning.read_unit(runs.plan_folder(self.chain.out), single.planned.file, single.position)
+        wanted = [seq in (single.seqs or ()) for seq in unit["seq"].to_pylist()]
+        dataset = catalog.find(self.chain.job.checkpoint).dataset
+        return error_rows(unit.filter(pa.array(wanted)), "crashed", dataset, self.plan.carried)
 
     def _told(self, staged: Iterable[Staged]) -> Iterator[Staged]:
         for one in staged:

@@ -79,7 +79,8 @@ def held(out: str, takeover: bool = False) -> Iterator[Lease]:
 def _give_back(lease: Lease, heart: threading.Thread) -> None:
     heart.join()
     with contextlib.suppress(OSError):
-        if lease.taken_by is None:
+        found = _read(lease.place)
+        if found is not None and found["run"] == lease.content["run"]:
             storage.remove([lease.place])
 
 

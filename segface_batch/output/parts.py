@@ -109,11 +109,14 @@ def republish(out: str, planned: Range, run: Mapping[str, Any], retry: str, unit
     staging, name = Staging(out, retry), f"{planned.part}.parquet"
     again = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in sorted(units)]))
     masks_place, stats_place = storage.join(out, "masks", name), storage.join(out, "stats", name)
-    stats, masks = (pq.read_table(pa.BufferReader(storage.read(place))) for place in (stats_place, masks_place))
-    rows = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
-    tried = set(zip(again["unit"].to_pylist(), again["seq"].to_pylist(), strict=True))
-    others = [key not in tried for key in zip(rows["unit"].to_pylist(), rows["seq"].to_pylist(), strict=True)]
-    rows = pa.concat_tables([rows.filter(pa.array(others)), again])
+    tried = set(_pictures(again))
+    # Each table without the pictures that were tried: a death between the two replacements leaves only those unequal.
+    stats, masks = (
+        table.filter(pa.array([picture not in tried for picture in _pictures(table)], pa.bool_()))
+        for table in (pq.read_table(pa.BufferReader(storage.read(place))) for place in (stats_place, masks_place))
+    )
+    others = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
+    rows = pa.concat_tables([others, again])
     rows = rows.sort_by([(key, "ascending") for key in ("unit", "seq", "face")])
     masks_file, stats_file = _files(rows, run)
     storage.replace(masks_place, masks_file)
@@ -170,6 +173,11 @@ def error_pictures(out: str, ranges: Sequence[Range]) -> dict[int, dict[int, lis
 def fingerprint(content: bytes) -> dict[str, Any]:
     """Length and sha256 of a file, as the records have them."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _pictures(rows: pa.Table) -> list[tuple[int, int]]:
+    """The picture of each row: its unit and seq."""
+    return list(zip(rows["unit"].to_pylist(), rows["seq"].to_pylist(), strict=True))
 
 
 def _read_staged(places: Sequence[str]) -> list[pa.Table]:
