@@ -88,17 +88,15 @@ class Chain:
         have changed since it was planned.
         RuntimeError, in one line, for what no rerun of the same units would mend.
         """
-        import ray.data
 
         if not works:
             return
-        ray.data.DataContext.get_current().max_errored_blocks = may_lose
         by_target = {work.target: work for work in works}
         stage = partial(_stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
         with _retries_as_arguments():
-            staged = self.parsed(works, alone=alone, again=again).map_batches(
-                stage, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS
-            )
+            parsed = self.parsed(works, alone=alone, again=again)
+            parsed.context.max_errored_blocks = may_lose
+            staged = parsed.map_batches(stage, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
@@ -108,11 +106,8 @@ class Chain:
         """The chain up to the parser: one row for each piece of work (range, unit, target, rows, fatal)."""
         import ray.data
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
         num_gpus, threads, (least, most) = actors(self.job, len(works))
-        units = {
+        table: dict[str, Any] = {
             "range": pa.array([work.planned.index for work in works], pa.int32()),
             "file": [work.planned.file for work in works],
             "position": pa.array([work.position for work in works], pa.int32()),
@@ -131,10 +126,14 @@ class Chain:
         flow: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
         if alone:
             flow = {"max_tasks_in_flight_per_actor": 1}
+        units = ray.data.from_arrow(pa.table(table))
+        units.context.enable_progress_bars = False
+        units.context.print_on_execution_start = False
+        units.context.target_max_block_size = 1  # each row a block
         with _retries_as_arguments():
             return (
-                ray.data.from_arrow(pa.table(units))
-                .repartition(target_num_rows_per_block=1)
+                # Not repartition(), which holds a CPU until the last unit is handed out.
+                units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
                     compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(works))),
@@ -188,6 +187,11 @@ def _retries_as_arguments() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         yield
+
+
+def _each(units: pa.Table) -> Iterator[pa.Table]:
+    """Every unit as a block of its own."""
+    return (units.slice(position, 1) for position in range(units.num_rows))
 
 
 def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:

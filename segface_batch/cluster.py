@@ -31,6 +31,8 @@ def ray_running() -> Iterator[None]:
             handler.setLevel(logging.CRITICAL)
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
+        # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again (5 s).
+        os.environ.setdefault("RAY_num_workers_soft_limit", "64")
         # One CPU more than there are cores, for the tasks that wait for storage.
         local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)

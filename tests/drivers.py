@@ -64,13 +64,10 @@ def staged_units(out: Path) -> int:
 
 
 def workers(name: str) -> list[psutil.Process]:
-    """Ray's worker processes of this machine whose title has a word in it."""
-    found = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
-    return [
-        process
-        for process in found
-        if name in " ".join(process.info["cmdline"]) and "ray::" in process.info["cmdline"][0]
-    ]
+    """Ray's worker processes of this machine whose title has a word in it; not its own agents and actors, without which
+    a node ends or a later run waits."""
+    titles = [(process, (process.info["cmdline"] or [""])[0]) for process in psutil.process_iter(["cmdline"])]
+    return [process for process, title in titles if name in title and title.startswith(("ray::Map", "ray::IDLE"))]
 
 
 def storage_options(endpoint: str, file: Path) -> Path:

@@ -49,7 +49,7 @@ def main(numbers: list[int]) -> None:
                 manifest.writelines(f"a.png,{number:09d}/face.png\n" for number in range(pictures))
             out = folder / "out"
             words = ["annotate", folder / "manifest.csv", out, "--checkpoint", drivers.CHECKPOINT]
-            words += ["--parser", "tests.stand_in:Free", "--part-rows", 4096]
+            words += ["--parser", "tests.stand_in:Free", "--part-rows", min(16_384, pictures // 4)]
             found = {"run": timed(*words), "rerun": timed(*words)}
             last = sorted((out / "stats").iterdir())[-1].stem
             for path in (out / "stats" / f"{last}.parquet", out / "_segface" / "manifest.json"):

@@ -1,0 +1,24 @@
+"""The Ray that a run starts for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import drivers, stand_in
+
+#: What Ray needs (three actors of its own, three processes started ahead), two parsers, and tasks side by side.
+WORKERS = 11
+
+
+@pytest.mark.slow
+def test_a_local_ray_keeps_its_workers(tmp_path: Path) -> None:
+    drivers.write_pictures(tmp_path / "in", 240, marks=dict.fromkeys(range(240), stand_in.SLOW))
+    driver = drivers.start(tmp_path / "in", tmp_path / "out", RAY_ADDRESS="")
+    _, told = driver.communicate(timeout=300)
+    assert driver.returncode == 0, told
+    (session,) = Path("/tmp/ray").glob(f"session_*_{driver.pid}")
+    workers = len(list(session.glob("logs/worker-*.out")))
+    print(f"{workers} workers")
+    assert workers <= WORKERS
