@@ -146,6 +146,8 @@ class Chain:
                     fn_constructor_kwargs={
                         "parser": self._parser(num_gpus, threads),
                         "max_pixels": self.job.max_pixels,
+                        "storage_options": self.job.storage_options,
+                        "s3_client": self.job.s3_client,
                     },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segface_batch import catalog
+from segface_batch import catalog, storage
 from segface_batch.inputs.decode import DecodeError, decode
 from segface_batch.inputs.fetch import nest, unnest
 from segface_batch.inputs.framing import Framed, FramingError, frame
@@ -46,7 +46,10 @@ class Prepared:
 class ParseUnits:
     """`parser` are FaceParser's arguments; the rest is as in Job."""
 
-    def __init__(self, parser: dict[str, Any], max_pixels: int) -> None:
+    def __init__(
+        self, parser: dict[str, Any], max_pixels: int, storage_options: str | None = None, s3_client: str = "s3fs"
+    ) -> None:
+        storage.configure(storage_options, s3_client)  # the weights may lie there
         self.parser = self.load(parser)
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from segface_batch import storage
 from segface_batch.catalog import DEMO_CHECKPOINT, HUB_REPOSITORY, Checkpoint
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 #: Version of the layout that `convert` writes.
 _FORMAT = "segface-batch 1"
 
-#: Seconds for the hub to answer at all, before we say that it does not.
-_HUB_TIMEOUT = 5.0
+#: Seconds for the hub or another server to answer at all, before we say that it does not.
+_TIMEOUT = 5.0
 
 #: The counter of batches in every batch normalisation, which only training reads.
 _COUNTER = "num_batches_tracked"
@@ -300,7 +300,7 @@ def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
         pass
     try:
         # The download itself would try for half a minute where there is no network; this asks once.
-        get_hf_file_metadata(hf_hub_url(**wanted), timeout=_HUB_TIMEOUT)
+        get_hf_file_metadata(hf_hub_url(**wanted), timeout=_TIMEOUT)
         return Path(hf_hub_download(**wanted))
     except Exception as error:  # the hub's HTTP library and its errors change between versions
         raise OSError(
@@ -312,8 +312,6 @@ def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
 
 
 def _from_url(url: str) -> Path:
-    import fsspec
-
     parts = urlsplit(url)
     cache = Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
     target = cache / f"{hashlib.sha256(url.encode()).hexdigest()}-{PurePosixPath(parts.path or parts.netloc).name}"
@@ -323,9 +321,10 @@ def _from_url(url: str) -> Path:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        with _appearing(target) as unfinished, fsspec.open(url, "rb") as remote, unfinished.open("wb") as local:
-            shutil.copyfileobj(remote, local, 2**20)  # pyright: ignore[reportArgumentType]
-    except Exception as error:  # every file system of fsspec has its own errors
+        content = storage.read(url, deadline=storage.Deadline(_TIMEOUT))
+        with _appearing(target) as unfinished:
+            unfinished.write_bytes(content)
+    except (OSError, ValueError, ImportError) as error:
         reason = f"{type(error).__name__}: {error}" if shown == url else type(error).__name__
         raise OSError(f"cannot read weights from {shown} ({reason}); give a file at hand with --weights FILE") from (
             error if shown == url else None

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segface_batch import FaceParser
+from segface_batch import FaceParser, catalog, storage
+from segface_batch.model.weights import locate
+from segface_batch.parse import ParseUnits
+from tests import drivers
 from tests.conftest import PORTRAITS, SMALL
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +44,17 @@ def test_bf16_gives_nearly_the_same_masks(weights: Path, pictures: list[np.ndarr
 
 def test_no_pictures_give_no_masks(weights: Path) -> None:
     assert FaceParser(SMALL, weights=str(weights), device="cpu").parse([]).shape == (0, 512, 512)
+
+
+def test_an_actor_gets_weights_with_the_storage_options(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path / "cache"))
+    demo = catalog.find("demo-synthetic")
+    s3_server.client().upload_file(str(locate(demo)), s3_bucket, "mine.safetensors")
+    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json")
+    parser = {"checkpoint": demo.name, "weights": f"s3://{s3_bucket}/mine.safetensors", "device": "cpu"}
+    try:
+        assert ParseUnits(parser, 10**6, str(options)).parser.checkpoint == demo
+    finally:
+        storage.configure(None)

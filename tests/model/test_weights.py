@@ -341,9 +341,7 @@ def test_a_secret_in_a_url_is_not_repeated(cache: Path):
     url = "http://user:hunter2@127.0.0.1:9/model.pt?X-Amz-Signature=hunter2"
     with pytest.raises(OSError, match="cannot read weights from") as caught:
         weights.locate(CHECKPOINT, url)
-    assert str(caught.value).startswith(
-        "cannot read weights from http://127.0.0.1:9/model.pt (FileNotFoundError); give"
-    )
+    assert str(caught.value).startswith("cannot read weights from http://127.0.0.1:9/model.pt (OSError); give")
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
 
