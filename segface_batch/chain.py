@@ -148,6 +148,8 @@ class Chain:
                         "max_pixels": self.job.max_pixels,
                         "storage_options": self.job.storage_options,
                         "s3_client": self.job.s3_client,
+                        "detector": self._detector(),
+                        "max_faces": self.job.max_faces,
                     },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,
@@ -165,6 +167,12 @@ class Chain:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
+
+    def _detector(self) -> dict[str, Any] | None:
+        """Mtcnn's arguments, None where pictures are ready crops."""
+        if self.job.faces == "whole":
+            return None
+        return {"min_face": self.job.min_face, "min_score": self.job.min_score}
 
     def _parser(self, num_gpus: float, threads: int) -> dict[str, Any]:
         """FaceParser's arguments."""

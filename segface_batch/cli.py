@@ -35,6 +35,7 @@ ANNOTATE_EXAMPLES = """\
 examples:
   segface-batch annotate faces/ out/
   segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # much faster on a CPU
+  segface-batch annotate photographs/ out/ --faces detect                   # any pictures: a row for each face
   segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
   segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
   segface-batch annotate s3://bucket/faces s3://bucket/out
@@ -185,6 +186,15 @@ def _annotate_options(sub: Parser) -> None:
                        help="bf16 is faster and not exact (default: %(default)s)")  # fmt: skip
     model.add_argument("--parser", metavar="MODULE:CLASS",
                        help="a network of your own: a subclass of segface_batch.parse.ParseUnits")  # fmt: skip
+    faces = sub.add_argument_group("faces")
+    faces.add_argument("--faces", choices=jobs.FACES, default="whole",
+                       help="the pictures are ready crops (whole), or photographs to find faces in "
+                            "(default: %(default)s)")  # fmt: skip
+    faces.add_argument("--min-face", metavar="PIXELS", type=int, default=40,
+                       help="smaller faces are left out (default: %(default)s)")  # fmt: skip
+    faces.add_argument("--min-score", metavar="S", type=float, default=0.95,
+                       help="so are those that the detector is less sure of (default: %(default)s)")  # fmt: skip
+    faces.add_argument("--max-faces", metavar="N", type=int, help="only the largest N of a picture (default: all)")
     work = sub.add_argument_group("work")
     work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
     work.add_argument("--threads", metavar="N", type=int, help="CPU threads of an actor (default: 1, with a GPU 4)")

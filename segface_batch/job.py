@@ -12,6 +12,10 @@ from segface_batch.storage import options
 
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
+FACES = ("whole", "detect")
+
+#: What the detector's first net looks at.
+SMALLEST_FACE = 12
 
 #: Files that list or hold pictures are told from folders by these endings.
 INPUT_SUFFIXES = (".txt", ".csv", ".parquet", ".tar")
@@ -40,6 +44,10 @@ class Job:
     weights_sha256: str | None = None
     revision: str | None = None  # of the Hugging Face repository
     parser: str | None = None  # MODULE:CLASS, a subclass of parse.ParseUnits
+    faces: str = "whole"  # the pictures are ready crops; or detect
+    min_face: int = 40  # pixels of the longer side of its box
+    min_score: float = 0.95
+    max_faces: int | None = None  # the largest ones of a picture
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int | None = None
@@ -66,9 +74,19 @@ class Job:
         checkpoint = catalog.find(self.checkpoint)
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("faces", self.faces, FACES)
+        if self.faces == "detect" and checkpoint.dataset.landmarks:
+            raise ValueError(
+                f"--faces detect frames faces for CelebAMask-HQ's checkpoints, not yet for {checkpoint.name}: choose "
+                "one of those"
+            )
+        if not 0 < self.min_score < 1:
+            raise ValueError(f"--min-score {self.min_score}: give a number between 0 and 1")
+        if self.min_face < SMALLEST_FACE:
+            raise ValueError(f"--min-face {self.min_face}: give at least {SMALLEST_FACE} pixels")
         _one_of("s3-client", self.s3_client, options.S3_CLIENTS)
         options.check(self.storage_options)
-        for option in ("batch_size", "threads", "max_pixels", "part_rows"):
+        for option in ("batch_size", "threads", "max_pixels", "part_rows", "max_faces"):
             value = getattr(self, option)
             if value is not None and value < 1:
                 raise ValueError(f"--{option.replace('_', '-')} {value}: give a whole number from 1 up")

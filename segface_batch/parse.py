@@ -18,7 +18,7 @@ import pyarrow as pa
 from segface_batch import catalog, storage
 from segface_batch.inputs.decode import DecodeError, decode
 from segface_batch.inputs.fetch import nest, unnest
-from segface_batch.inputs.framing import Framed, FramingError, frame
+from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces
 from segface_batch.output import masks, records
 from segface_batch.output.statistics import class_pixels
 
@@ -29,31 +29,43 @@ REASONS = {"crashed": "it ends the process that reads or parses it, every time"}
 def error_rows(pictures: pa.Table, error: str, dataset: catalog.Dataset, carried: pa.Schema) -> pa.Table:
     """The staged rows of planned pictures (plan's columns) that never came back."""
     own = pictures.select(["image_id", "uri", "unit", "seq", *carried.names])
-    rows = [_error_row(picture, Prepared(error=error)) for picture in own.to_pylist()]
+    rows = [_row(picture, Prepared(error=error)) for picture in own.to_pylist()]
     return pa.Table.from_pylist(rows, records.staged_schema(dataset, carried))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture on its way to the network: framed, or with the reason why not."""
+    """A picture on its way to the network: its faces framed, or the reason why not, of each or of the picture."""
 
     width: int | None = None
     height: int | None = None
-    framed: Framed | None = None
+    faces: tuple[Framed | str, ...] = ()
     error: str | None = None
 
 
 class ParseUnits:
-    """`parser` are FaceParser's arguments; the rest is as in Job."""
+    """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found; the rest is as in
+    Job."""
 
     def __init__(
-        self, parser: dict[str, Any], max_pixels: int, storage_options: str | None = None, s3_client: str = "s3fs"
+        self,
+        parser: dict[str, Any],
+        max_pixels: int,
+        storage_options: str | None = None,
+        s3_client: str = "s3fs",
+        detector: dict[str, Any] | None = None,
+        max_faces: int | None = None,
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
         self.parser = self.load(parser)
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
+        self.detector, self.max_faces = None, max_faces
+        if detector is not None:
+            from segface_batch.model.mtcnn import Mtcnn
+
+            self.detector = Mtcnn(**detector).to(parser.get("device", "cpu"))
         self.decoders = ThreadPoolExecutor(threads, "decode")
         self.encoders = ThreadPoolExecutor(threads, "encode")
 
@@ -83,17 +95,24 @@ class ParseUnits:
         return others.append_column("rows", nested).append_column("fatal", pa.array([fatal], pa.string()))
 
     def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        rows: list[Future[dict[str, Any]]] = [Future() for _ in pictures]
-        waiting: dict[int, Prepared] = {}
-        for index, prepared in enumerate(self._prepared(pictures)):
-            if prepared.framed is None:
-                rows[index].set_result(_error_row(pictures[index], prepared))
-            else:
-                waiting[index] = prepared
-            if len(waiting) == self.parser.batch_size or (waiting and index == len(pictures) - 1):
-                self._parse(pictures, waiting, rows)
-                waiting = {}
-        return [row.result() for row in rows]
+        rows: list[list[Future[dict[str, Any]]]] = []
+        waiting: list[_Face] = []
+        for picture, prepared in zip(pictures, self._prepared(pictures), strict=True):
+            rows.append([Future() for _ in prepared.faces or (None,)])
+            if not prepared.faces:
+                rows[-1][0].set_result(_row(picture, prepared))
+            for number, framed in enumerate(prepared.faces):
+                face = _Face(picture, prepared, number, rows[-1])
+                if isinstance(framed, str):
+                    rows[-1][number].set_result(_row(picture, prepared, number, framed))
+                else:
+                    waiting.append(face)
+            while len(waiting) >= self.parser.batch_size:
+                self._parse(waiting[: self.parser.batch_size])
+                waiting = waiting[self.parser.batch_size :]
+        if waiting:
+            self._parse(waiting)
+        return [row.result() for faces in rows for row in faces]
 
     def _prepared(self, pictures: list[dict[str, Any]]) -> Iterator[Prepared]:
         """Every picture decoded and framed, in order, two batches ahead of the network."""
@@ -111,22 +130,42 @@ class ParseUnits:
             image = decode(data, self.max_pixels)
         except DecodeError as error:
             return Prepared(error=str(error))
+        if self.detector is not None:
+            faces = self.detector.detect(image).largest(self.max_faces)
+            framed = tuple(frame_faces(image, self.parser.checkpoint, faces))
+            return Prepared(image.width, image.height, framed)
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
             framed = frame(image, self.parser.checkpoint, landmarks)
         except FramingError as error:
             return Prepared(image.width, image.height, error=str(error))
-        return Prepared(image.width, image.height, framed)
+        return Prepared(image.width, image.height, (framed,))
 
-    def _parse(
-        self, pictures: list[dict[str, Any]], waiting: dict[int, Prepared], rows: list[Future[dict[str, Any]]]
-    ) -> None:
-        """Label the waiting pictures (by index) together, and have their rows encoded in the background."""
-        frames = [prepared.framed for prepared in waiting.values() if prepared.framed is not None]
+    def _parse(self, faces: Sequence[_Face]) -> None:
+        """Label the faces together, and have their rows encoded in the background."""
+        frames = [face.framed for face in faces]
         fives = [framed.landmarks for framed in frames if framed.landmarks is not None]
         labels = self.parser.labels(np.stack([f.pixels for f in frames]), np.stack(fives) if fives else None)
-        for (index, prepared), mask in zip(waiting.items(), labels, strict=True):
-            rows[index] = self.encoders.submit(_ok_row, pictures[index], prepared, mask, self.dataset.class_names)
+        for face, mask in zip(faces, labels, strict=True):
+            face.rows[face.number] = self.encoders.submit(
+                _ok_row, face.picture, face.prepared, mask, self.dataset.class_names, face.number
+            )
+
+
+@dataclass(frozen=True)
+class _Face:
+    """A framed face that waits for the network, and the rows of its picture."""
+
+    picture: dict[str, Any]
+    prepared: Prepared
+    number: int
+    rows: list[Future[dict[str, Any]]]
+
+    @property
+    def framed(self) -> Framed:
+        framed = self.prepared.faces[self.number]
+        assert isinstance(framed, Framed)
+        return framed
 
 
 #: Of a fetched picture, what is no column of `stats`; the other columns are, as the manifest's that the user asked for.
@@ -139,20 +178,23 @@ def _carried(pictures: pa.Schema) -> pa.Schema:
     return pa.schema([field for field in pictures if field.name not in own])
 
 
-def _error_row(picture: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
-    """The staged row of a picture that cannot be parsed; columns that are absent become null."""
+def _row(picture: dict[str, Any], prepared: Prepared, face: int = 0, error: str | None = None) -> dict[str, Any]:
+    """The staged row of a picture or face without mask; columns that are absent become null."""
+    error = error or prepared.error
     row = {name: value for name, value in picture.items() if name not in NOT_CARRIED}
-    row |= {"face": 0, "n_faces": 0, "status": records.ERROR, "error": prepared.error}
-    return row | {"width": prepared.width, "height": prepared.height}
+    row |= {"face": face, "n_faces": len(prepared.faces), "width": prepared.width, "height": prepared.height}
+    return row | {"status": records.ERROR if error else records.NO_FACE, "error": error}
 
 
 def _ok_row(
-    picture: dict[str, Any], prepared: Prepared, mask: np.ndarray, class_names: Sequence[str]
+    picture: dict[str, Any], prepared: Prepared, mask: np.ndarray, class_names: Sequence[str], face: int = 0
 ) -> dict[str, Any]:
-    """The staged row of a parsed picture: its statistics and its mask as PNG."""
-    assert prepared.framed is not None
-    box = dict(zip(("box_left", "box_top", "box_right", "box_bottom"), prepared.framed.box, strict=True))
-    row = _error_row(picture, prepared) | {"n_faces": 1, "status": records.OK} | box
+    """The staged row of a parsed face: its statistics and its mask as PNG."""
+    framed = prepared.faces[face]
+    assert isinstance(framed, Framed)
+    row = _row(picture, prepared, face) | {"status": records.OK, "score": framed.score}
+    row |= dict(zip(("box_left", "box_top", "box_right", "box_bottom"), framed.box, strict=True))
+    row |= {"points": None if framed.points is None else framed.points.ravel(), "transform": framed.transform.ravel()}
     for name, count in zip(class_names, class_pixels(mask, len(class_names)).tolist(), strict=True):
         row |= {f"px_{name}": count, f"frac_{name}": count / mask.size}
     return row | {"mask": {"bytes": masks.encode(mask)}}

@@ -61,7 +61,7 @@ class Free(Quick):
             side = self.parser.checkpoint.resolution
             framed = Framed(np.zeros((side, side, 3), np.uint8), None, (0, 0, side, side))
             mask = np.zeros((side, side), np.uint8)
-            row = _ok_row(pictures[0], Prepared(side, side, framed), mask, self.dataset.class_names)
+            row = _ok_row(pictures[0], Prepared(side, side, (framed,)), mask, self.dataset.class_names)
             self.row = {name: value for name, value in row.items() if name not in pictures[0]}
         kept = ("image_id", "uri", "unit", "seq")
         return [{name: picture[name] for name in kept} | self.row for picture in pictures]

@@ -33,6 +33,7 @@ _NAMES = 20_000
 _TEXT_PIXELS = 15
 _MARGIN = 12
 _BORDER = (255, 255, 255)
+_FOUND = (255, 220, 0)
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 #: A line of the legend: name, share, colour.
@@ -44,7 +45,7 @@ BACKGROUND = 0
 _KEY = ("unit", "seq", "face")
 _COLUMNS = (
     "image_id", "uri", "unit", "seq", "face", "status", "error", "width", "height",
-    "box_left", "box_top", "box_right", "box_bottom",
+    "box_left", "box_top", "box_right", "box_bottom", "points", "transform",
 )  # fmt: skip
 
 
@@ -81,8 +82,12 @@ def draw(tables: Tables, rows: list[dict[str, Any]], side: int) -> Drawn:
     for row in rows:
         mask = masks.decode(row["mask"])
         counts += np.bincount(mask.ravel(), minlength=256)
-        _lay(mask, row, labels, scale)
-    return Drawn(small, _overlay(np.asarray(small), labels, class_table(tables)), counts)
+        _lay(mask, row["transform"], labels, scale)
+    overlay = _overlay(np.asarray(small), labels, class_table(tables))
+    for row in rows:
+        if row["points"] is not None:
+            _mark(small, row, scale)
+    return Drawn(small, overlay, counts)
 
 
 def class_table(tables: Tables) -> dict[int, dict[str, Any]]:
@@ -150,20 +155,26 @@ def _photograph(row: dict[str, Any], max_pixels: int) -> Image.Image:
     return photograph
 
 
-def _lay(mask: np.ndarray, row: dict[str, Any], labels: np.ndarray, scale: float) -> None:
-    """Lay a mask (R, R) over its box in `labels` (H, W): a pixel takes the class at its centre, unless background."""
-    height, width = labels.shape
-    rows = _sample((np.arange(height) + 0.5) / scale, row["box_top"], row["box_bottom"], mask.shape[0])
-    columns = _sample((np.arange(width) + 0.5) / scale, row["box_left"], row["box_right"], mask.shape[1])
-    inside = ((rows >= 0) & (rows < mask.shape[0]))[:, None] & ((columns >= 0) & (columns < mask.shape[1]))
-    laid = mask[rows.clip(0, mask.shape[0] - 1)[:, None], columns.clip(0, mask.shape[1] - 1)]
-    painted = inside & (laid != BACKGROUND)
+def _lay(mask: np.ndarray, transform: list[float], labels: np.ndarray, scale: float) -> None:
+    """Lay a mask (R, R) where its transform puts it in `labels` (H, W), which is the photograph at a scale: a pixel
+    takes the class at its middle, unless background."""
+    a, b, c, d, e, f = transform
+    back = np.linalg.inv([[a, b, c], [d, e, f], [0, 0, 1]])
+    y, x = (np.indices(labels.shape) + 0.5) / scale
+    columns, rows = (np.floor(back[i, 0] * x + back[i, 1] * y + back[i, 2]).astype(np.int64) for i in range(2))
+    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
+    laid = np.full(labels.shape, BACKGROUND, np.uint8)
+    laid[inside] = mask[rows[inside], columns[inside]]
+    painted = laid != BACKGROUND
     labels[painted] = laid[painted]
 
 
-def _sample(places: np.ndarray, start: float, end: float, count: int) -> np.ndarray:
-    """Places in pixels of the photograph -> which of `count` equal steps from `start` to `end` each lies in."""
-    return np.floor((places - start) / (end - start) * count).astype(np.int64)
+def _mark(photograph: Image.Image, row: dict[str, Any], scale: float) -> None:
+    """Draw the box and the landmarks of a face that was found into the photograph at a scale."""
+    draw = ImageDraw.Draw(photograph)
+    draw.rectangle([row[f"box_{side}"] * scale for side in ("left", "top", "right", "bottom")], outline=_FOUND, width=2)
+    for x, y in np.reshape(row["points"], (-1, 2)) * scale:
+        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_FOUND)
 
 
 def _overlay(photograph: np.ndarray, labels: np.ndarray, classes: dict[int, dict[str, Any]]) -> Image.Image:

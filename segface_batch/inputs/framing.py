@@ -1,7 +1,8 @@
 """How a picture becomes what a checkpoint was trained on: its frame, and the landmarks that go with it.
 
-CelebAMask-HQ and LaPa take the whole picture, Helen a square around the face; each is stretched to the checkpoint's
-square by Pillow's bicubic filter, as the official loaders do (github.com/Kartik-3004/SegFace, commit 9416628).
+Ready crops: CelebAMask-HQ and LaPa take the whole picture, Helen a square around the face; each is stretched to the
+checkpoint's square by Pillow's bicubic filter, as the official loaders do (github.com/Kartik-3004/SegFace, commit
+9416628).  Faces that were found in a photograph are cut out as CelebA-HQ was made of CelebA (`aligned`).
 Pictures come upright and as RGB.  numpy and Pillow only: normalising is the device's work.
 
 R: side of the square in pixels.
@@ -9,15 +10,18 @@ R: side of the square in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
 from segface_batch.catalog import Checkpoint
+from segface_batch.inputs import aligned
+from segface_batch.inputs.faces import Faces
 
 #: (left, top, right, bottom) in pixels of the upright picture.
-Box = tuple[int, int, int, int]
+Box = tuple[float, float, float, float]
 
 #: How many points LaPa annotates, and Helen (the iBUG scheme).
 _LAPA_POINTS = 106
@@ -43,12 +47,19 @@ class FramingError(ValueError):
 
 @dataclass(frozen=True)
 class Framed:
-    """`pixels` (R, R, 3) uint8 RGB of the `box`; `landmarks` (5, 2) float32 (x, y) in pixels of the frame for LaPa: the
-    eyes, nose tip and mouth corners, left before right as seen; None for the others, whose networks take none."""
+    """`pixels` (R, R, 3) uint8 RGB; `landmarks` (5, 2) float32 (x, y) in pixels of the frame for LaPa: the eyes, nose
+    tip and mouth corners, left before right as seen; None for the others, whose networks take none.
+
+    `box` is the face's in the picture (of a ready crop all of it, or Helen's square), `transform` (2, 3) float64 takes
+    (x, y, 1) of the frame to the picture, `score` and `points` (5, 2), in pixels of the picture, are the detector's.
+    """
 
     pixels: np.ndarray
     landmarks: np.ndarray | None
     box: Box
+    transform: np.ndarray = field(default_factory=lambda: np.eye(2, 3))
+    score: float | None = None
+    points: np.ndarray | None = None
 
 
 def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None = None) -> Framed:
@@ -57,7 +68,8 @@ def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None 
     `points` (N, 2) are (x, y) in pixels of the picture: LaPa's 106 or the five for LaPa, the 68 of iBUG for Helen.
     (Helen's own `landmarks.txt` holds doubled coordinates: halve them.)  FramingError where they are missing or unfit.
     """
-    box, landmarks = (0, 0, image.width, image.height), None
+    box: tuple[int, int, int, int] = (0, 0, image.width, image.height)
+    landmarks = None
     if checkpoint.dataset.landmarks == "five":
         landmarks = five_landmarks(_checked(points, 5, _LAPA_POINTS))
         landmarks = landmarks * (checkpoint.resolution / np.array(image.size))
@@ -70,8 +82,23 @@ def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None 
             raise FramingError("bad_landmarks")
         box = helen_box(sixty_eight, image.width, image.height)
         image = image.crop(box)
-    square = (checkpoint.resolution, checkpoint.resolution)
-    return Framed(np.asarray(image.resize(square, Image.Resampling.BICUBIC)), landmarks, box)
+    side = checkpoint.resolution
+    transform = np.array([[image.width / side, 0, box[0]], [0, image.height / side, box[1]]])
+    return Framed(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), landmarks, box, transform)
+
+
+def frame_faces(image: Image.Image, checkpoint: Checkpoint, faces: Faces) -> Iterator[Framed | str]:
+    """Each face as the checkpoint (of CelebAMask-HQ) wants it, or a key of `REASONS`."""
+    side = checkpoint.resolution
+    for box, score, points in zip(faces.boxes.tolist(), faces.scores.tolist(), faces.landmarks, strict=True):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            transform = aligned.transform(points, side)
+        try:
+            pixels = aligned.pixels(image, transform, side)
+        except ValueError:
+            yield "bad_landmarks"
+        else:
+            yield Framed(pixels, None, (box[0], box[1], box[2], box[3]), transform, score, points)
 
 
 def five_landmarks(points: np.ndarray) -> np.ndarray:
@@ -82,7 +109,7 @@ def five_landmarks(points: np.ndarray) -> np.ndarray:
     return np.stack([left_eye, right_eye, points[54], points[84], points[90]])
 
 
-def helen_box(points: np.ndarray, width: int, height: int) -> Box:
+def helen_box(points: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
     """The square around all points with a margin, cut at the borders of the picture (so it may not be square).
 
     float32 and rounded towards zero at the same places as the official loader.

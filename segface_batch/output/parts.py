@@ -165,7 +165,8 @@ def error_pictures(out: str, ranges: Sequence[Range]) -> dict[int, dict[int, lis
             rows = pq.read_table(pa.BufferReader(part), columns=["unit", "seq", "status"]).to_pylist()
             units = found[planned.index] = defaultdict(list)
             for row in rows:
-                if row["status"] == records.ERROR:
+                # A picture may have several faces that failed.
+                if row["status"] == records.ERROR and row["seq"] not in units[row["unit"]][-1:]:
                     units[row["unit"]].append(row["seq"])
     return found
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from segface_batch.catalog import Dataset
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 OK, NO_FACE, ERROR = "ok", "no_face", "error"
 
@@ -42,11 +42,31 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("error", pa.string(), True, "why there is no mask, in one stable word; null when ok"),
     ("width", pa.int32(), True, "width of the upright picture in pixels"),
     ("height", pa.int32(), True, "height of the upright picture in pixels"),
-    ("box_left", pa.float32(), True, "left edge of the parsed region in pixels of the upright picture"),
+    (
+        "box_left",
+        pa.float32(),
+        True,
+        "left edge of the face's box in pixels of the upright picture: the detector's; of ready crops the whole "
+        "picture, Helen's the square around the landmarks",
+    ),
     ("box_top", pa.float32(), True, "top edge of it"),
     ("box_right", pa.float32(), True, "right edge of it (exclusive)"),
     ("box_bottom", pa.float32(), True, "bottom edge of it (exclusive)"),
     ("score", pa.float32(), True, "confidence of the face detector; null when none ran"),
+    (
+        "points",
+        pa.list_(pa.float32()),
+        True,
+        "the detector's five landmarks in pixels of the upright picture: x, y of the eyes, nose tip and mouth corners, "
+        "left before right as seen; null when none ran",
+    ),
+    (
+        "transform",
+        pa.list_(pa.float64()),
+        True,
+        "six numbers a to f that take the mask to the upright picture, pixels counted by their edges: "
+        "x' = a x + b y + c, y' = d x + e y + f",
+    ),
 )
 
 #: 8-bit grey PNG of class ids in the layout of Hugging Face's `Image` feature (which lets `bytes` be null).

@@ -122,6 +122,8 @@ def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
         "checkpoint": job.checkpoint,
         "parser": job.parser,
         "weights_sha256": weights_sha256,
+        "faces": job.faces,
+        **{name: getattr(job, name) for name in ("min_face", "min_score", "max_faces") if job.faces == "detect"},
         "precision": job.precision,
         "max_pixels": job.max_pixels,
         "part_rows": job.part_rows,

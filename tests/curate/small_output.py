@@ -36,13 +36,14 @@ SECOND = mask(("face_lr_rr", 0, 0, 8, 8))
 def row(image_id: str, uri: Path | str, seq: int, labels: np.ndarray | None = None, **values: Any) -> dict[str, Any]:
     """One row of both tables, ok when it has a mask; the box is the whole of a 64 x 32 picture unless given."""
     blank: dict[str, Any] = dict.fromkeys(records.staged_schema(LAPA).names)
+    del blank["transform"]
     blank |= {"image_id": image_id, "uri": str(uri), "unit": 0, "seq": seq, "face": 0, "n_faces": 0}
     if labels is None:
         return blank | {"status": records.ERROR, "error": "truncated"} | values
     sink = BytesIO()
     Image.fromarray(labels).save(sink, format="PNG")
     counts = np.bincount(labels.ravel(), minlength=len(NAMES)).tolist()
-    return (
+    found = (
         blank
         | {"status": records.OK, "n_faces": 1, "width": 64, "height": 32, "mask": {"bytes": sink.getvalue()}}
         | {"box_left": 0, "box_top": 0, "box_right": 64, "box_bottom": 32}
@@ -50,11 +51,18 @@ def row(image_id: str, uri: Path | str, seq: int, labels: np.ndarray | None = No
         | {f"frac_{name}": count / labels.size for name, count in zip(NAMES, counts, strict=True)}
         | values
     )
+    left, top, right, bottom = (found[f"box_{side}"] for side in ("left", "top", "right", "bottom"))
+    height, width = labels.shape
+    return {"transform": [(right - left) / width, 0, left, 0, (bottom - top) / height, top]} | found
 
 
 def write_part(out: Path, part: int, rows: list[dict[str, Any]], schema_version: int = records.SCHEMA_VERSION) -> None:
     """One part of both data sets."""
-    run = {"settings": {"max_pixels": 1_000_000}, **records.describe(LAPA), "schema_version": schema_version}
+    run = {
+        "settings": {"max_pixels": 1_000_000, "faces": "whole"},
+        **records.describe(LAPA),
+        "schema_version": schema_version,
+    }
     metadata = records.metadata(run)
     table = pa.Table.from_pylist(rows, records.staged_schema(LAPA)).replace_schema_metadata(metadata)
     tables = {"stats": table.drop_columns("mask"), "masks": table.select([*records.KEY, "mask"])}

@@ -42,6 +42,7 @@ def settings(folder: Path, target: Path, *words: str) -> list[str]:
     return [str(folder), str(target), "--checkpoint", catalog.DEMO_CHECKPOINT, "--size", "64", *words]
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_sixteen_tiny_faces(folder: Path) -> None:
     torch.manual_seed(0)
     faces = Faces(folder, TINY)
@@ -52,6 +53,7 @@ def test_the_loss_falls_on_sixteen_tiny_faces(folder: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_was_killed_and_gives_the_same_file(folder: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
     words = ["--random", "--lr", "1e-3", "--milestones", "1", "--epochs", "2"]
@@ -91,6 +93,7 @@ class Stopped:
     def flush(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_two_epochs_of_fine_tuning_make_a_file_that_annotate_takes(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "tuned.safetensors"
     words = settings(folder, target, "--epochs", "2", "--held-out", str(folder), "--half", "--note", "data=toy folder")

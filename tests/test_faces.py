@@ -1,0 +1,101 @@
+"""Photographs with any number of faces, end to end: a row and a mask for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from segface_batch import annotate
+from segface_batch.curate.evaluate import evaluate
+from segface_batch.curate.show import show
+from segface_batch.output import masks
+from segface_batch.output.verify import verify
+from tests import drivers
+from tests.model.test_mtcnn import group_picture
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+#: An orientation tag, and how a picture has to be stored so that it is upright again.
+SIDEWAYS = (6, Image.Transpose.ROTATE_90)
+
+
+@pytest.fixture(scope="module")
+def group() -> tuple[Image.Image, list[np.ndarray]]:
+    return group_picture(np.random.default_rng(11), columns=3, rows=2)
+
+
+@pytest.fixture(scope="module")
+def out(group: tuple[Image.Image, list[np.ndarray]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    scene, _ = group
+    (folder / "in").mkdir()
+    scene.save(folder / "in" / "a-group.png")
+    orientation, turn = SIDEWAYS
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    scene.transpose(turn).save(folder / "in" / "b-sideways.png", exif=exif)
+    scene.crop((300, 0, 600, 300)).save(folder / "in" / "c-one.png")
+    Image.new("RGB", (200, 300), (40, 80, 120)).save(folder / "in" / "d-nobody.png")
+    (folder / "in" / "e-broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    summary = annotate(drivers.job(folder / "in", folder / "out", faces="detect", min_score=0.9))
+    assert summary.pictures == 5
+    return folder / "out"
+
+
+def rows(out: Path, name: str) -> list[dict[str, Any]]:
+    return [row for row in pq.read_table(out / "stats").to_pylist() if row["image_id"] == name]
+
+
+def test_every_face_has_a_row_with_its_place(out: Path, group: tuple[Image.Image, list[np.ndarray]]) -> None:
+    scene, truth = group
+    found = rows(out, "a-group.png")
+    assert len(found) >= len(truth) - 1
+    assert [row["face"] for row in found] == list(range(len(found)))
+    assert {row["n_faces"] for row in found} == {len(found)}
+    assert {(row["width"], row["height"]) for row in found} == {scene.size}
+    areas = [(row["box_right"] - row["box_left"]) * (row["box_bottom"] - row["box_top"]) for row in found]
+    assert areas == sorted(areas, reverse=True)
+    for row in found:
+        points = np.reshape(row["points"], (5, 2))
+        errors = [np.linalg.norm(points - t, axis=1).mean() / np.linalg.norm(t[0] - t[1]) for t in truth]
+        assert min(errors) < 0.5
+        # The eyes are a fourth of the mask apart, or less in long faces.
+        transform = np.reshape(row["transform"], (2, 3))
+        eyes = np.linalg.solve(transform[:, :2], (points[:2] - transform[:, 2]).T).T
+        side = masks.decode(pq.read_table(out / "masks")["mask"][0]["bytes"].as_py()).shape[0]
+        assert eyes[1, 0] - eyes[0, 0] <= side / 4 + 1
+        assert 0.9 < row["score"] <= 1
+
+
+def test_a_picture_stored_sideways_has_the_rows_of_the_upright_one(out: Path) -> None:
+    upright, sideways = rows(out, "a-group.png"), rows(out, "b-sideways.png")
+    differing = {"image_id", "uri", "unit", "seq"}
+    for one, other in zip(upright, sideways, strict=True):
+        assert {k: v for k, v in one.items() if k not in differing} == {
+            k: v for k, v in other.items() if k not in differing
+        }
+
+
+def test_pictures_without_faces_and_broken_ones_have_one_row(out: Path) -> None:
+    (nobody,), (broken,) = rows(out, "d-nobody.png"), rows(out, "e-broken.png")
+    assert (nobody["status"], nobody["error"], nobody["n_faces"], nobody["width"]) == ("no_face", None, 0, 200)
+    assert (broken["status"], broken["n_faces"], broken["points"]) == ("error", 0, None)
+    report = verify(str(out))
+    assert report.complete, report
+
+
+def test_show_draws_all_faces_of_a_photograph(out: Path, tmp_path: Path) -> None:
+    with Image.open(show(str(out), "a-group.png", tmp_path / "all.png")) as drawn:
+        assert (np.asarray(drawn) == (255, 220, 0)).all(axis=2).sum() > 1000  # boxes and landmarks
+    with pytest.raises(ValueError, match="no face was found"):
+        show(str(out), "d-nobody.png", tmp_path / "none.png")
+
+
+def test_masks_of_faces_are_no_masks_of_pictures(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="evaluate one of ready crops"):
+        evaluate(str(out), tmp_path)
