@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from segface_batch import Job, annotate, storage
-from segface_batch.chain import WHOLE_UNITS, Chain, Work
+from segface_batch.chain import STAGE_CPUS, WHOLE_UNITS, Chain, Work
 from segface_batch.cluster import ray_running
 from segface_batch.demo import FACES
 from segface_batch.inputs.fetch import unnest
@@ -32,7 +32,9 @@ def plain(job: Job, planned: str, out: str, weights_sha256: str) -> None:
     staging = parts.Staging(planned)
     works = [Work(r, unit, staging.unit(r, unit)) for r in runs.plan(planned, run).ranges for unit in r.units]
     parsed = Chain(job, planned, weights_sha256).parsed(works)
-    parsed.map_batches(lambda unit: unnest(unit["rows"]), num_cpus=0.25, **WHOLE_UNITS).write_parquet(out)
+    rows = parsed.map_batches(lambda unit: unnest(unit["rows"]), num_cpus=STAGE_CPUS, **WHOLE_UNITS)
+    # By default a write takes a whole CPU, and waits for one.
+    rows.write_parquet(out, ray_remote_args={"num_cpus": STAGE_CPUS})
 
 
 def main(pictures: int = 400) -> None:
