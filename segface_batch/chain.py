@@ -150,6 +150,7 @@ class Chain:
                         "s3_client": self.job.s3_client,
                         "detector": self._detector(),
                         "max_faces": self.job.max_faces,
+                        "given": self.job.faces == "given",
                     },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,
@@ -169,8 +170,8 @@ class Chain:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
 
     def _detector(self) -> dict[str, Any] | None:
-        """Mtcnn's arguments, None where pictures are ready crops."""
-        if self.job.faces == "whole":
+        """Mtcnn's arguments, None where no faces are to be found."""
+        if self.job.faces != "detect":
             return None
         return {"min_face": self.job.min_face, "min_score": self.job.min_score}
 

@@ -188,8 +188,8 @@ def _annotate_options(sub: Parser) -> None:
                        help="a network of your own: a subclass of segface_batch.parse.ParseUnits")  # fmt: skip
     faces = sub.add_argument_group("faces")
     faces.add_argument("--faces", choices=jobs.FACES, default="whole",
-                       help="the pictures are ready crops (whole), or photographs to find faces in "
-                            "(default: %(default)s)")  # fmt: skip
+                       help="the pictures are ready crops (whole), photographs to find faces in (detect), or "
+                            "of the face at given landmarks (given) (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-face", metavar="PIXELS", type=int, default=40,
                        help="smaller faces are left out (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-score", metavar="S", type=float, default=0.95,

@@ -12,7 +12,7 @@ from segface_batch.storage import options
 
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
-FACES = ("whole", "detect")
+FACES = ("whole", "detect", "given")
 
 #: What the detector's first net looks at.
 SMALLEST_FACE = 12
@@ -44,7 +44,7 @@ class Job:
     weights_sha256: str | None = None
     revision: str | None = None  # of the Hugging Face repository
     parser: str | None = None  # MODULE:CLASS, a subclass of parse.ParseUnits
-    faces: str = "whole"  # the pictures are ready crops; or detect
+    faces: str = "whole"  # the pictures are ready crops; detect, or given by landmarks
     min_face: int = 40  # pixels of the longer side of its box
     min_score: float = 0.95
     max_faces: int | None = None  # the largest ones of a picture
@@ -70,16 +70,18 @@ class Job:
     def inputs(self) -> tuple[str, ...]:
         return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
+    @property
+    def needs_landmarks(self) -> bool:
+        """Whether every picture must bring its landmarks along."""
+        return self.faces == "given" or (
+            self.faces == "whole" and catalog.find(self.checkpoint).dataset.landmarks != ""
+        )
+
     def __post_init__(self) -> None:
         checkpoint = catalog.find(self.checkpoint)
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
-        if self.faces == "detect" and checkpoint.dataset.landmarks:
-            raise ValueError(
-                f"--faces detect frames faces for CelebAMask-HQ's checkpoints, not yet for {checkpoint.name}: choose "
-                "one of those"
-            )
         if not 0 < self.min_score < 1:
             raise ValueError(f"--min-score {self.min_score}: give a number between 0 and 1")
         if self.min_face < SMALLEST_FACE:
@@ -126,10 +128,11 @@ class Job:
             if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
                 raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
         for place in self.inputs:
-            _check_input(place, checkpoint, self.output)
+            _check_input(place, checkpoint if self.needs_landmarks else None, self.output)
 
 
-def _check_input(place: str, checkpoint: catalog.Checkpoint, output: str) -> None:
+def _check_input(place: str, checkpoint: catalog.Checkpoint | None, output: str) -> None:
+    """`checkpoint`: where pictures must bring landmarks along."""
     if "://" in place:
         if f"{output.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
             raise ValueError(f"output '{output}' lies inside the input; choose a prefix outside it")
@@ -140,11 +143,11 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint, output: str) -> Non
     if source.is_file() and source.suffix.lower() not in INPUT_SUFFIXES:
         known = ", ".join(INPUT_SUFFIXES)
         raise ValueError(f"'{place}' is neither a folder nor a manifest ({known}); give the folder it is in")
-    if source.is_dir() and checkpoint.dataset.landmarks and not any(source.glob("*.parquet")):
-        points = {"five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
+    if source.is_dir() and checkpoint is not None and not any(source.glob("*.parquet")):
+        points = {"": "five, 68 or 106", "five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
         raise ValueError(
             f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "
-            "manifest with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
+            "manifest with a 'landmarks' column, or add --faces detect, which finds them"
         )
     if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):
         raise ValueError(f"output '{output}' lies inside the input folder; choose a folder outside it")

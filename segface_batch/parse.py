@@ -18,7 +18,7 @@ import pyarrow as pa
 from segface_batch import catalog, storage
 from segface_batch.inputs.decode import DecodeError, decode
 from segface_batch.inputs.fetch import nest, unnest
-from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces
+from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given
 from segface_batch.output import masks, records
 from segface_batch.output.statistics import class_pixels
 
@@ -44,8 +44,8 @@ class Prepared:
 
 
 class ParseUnits:
-    """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found; the rest is as in
-    Job."""
+    """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found, `given` says that
+    landmarks place them; the rest is as in Job."""
 
     def __init__(
         self,
@@ -55,13 +55,14 @@ class ParseUnits:
         s3_client: str = "s3fs",
         detector: dict[str, Any] | None = None,
         max_faces: int | None = None,
+        given: bool = False,
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
         self.parser = self.load(parser)
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
-        self.detector, self.max_faces = None, max_faces
+        self.detector, self.max_faces, self.given = None, max_faces, given
         if detector is not None:
             from segface_batch.model.mtcnn import Mtcnn
 
@@ -136,7 +137,7 @@ class ParseUnits:
             return Prepared(image.width, image.height, framed)
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
-            framed = frame(image, self.parser.checkpoint, landmarks)
+            framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
         except FramingError as error:
             return Prepared(image.width, image.height, error=str(error))
         return Prepared(image.width, image.height, (framed,))

@@ -71,7 +71,7 @@ MISTAKES = {
     "landmarks": (
         {"checkpoint": "swinb_lapa_224"},
         "swinb_lapa_224 frames each face by five (or LaPa's 106) landmarks, which a folder does not have; give a "
-        "manifest with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint",
+        "manifest with a 'landmarks' column, or add --faces detect, which finds them",
     ),
     "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
     "output is in use": ({"output": "faces"}, "'faces' holds other files; name a new or empty folder for the output"),

@@ -19,13 +19,16 @@ _FINEST = 2
 LARGEST = 4.0
 
 
-def transform(landmarks: np.ndarray, side: int) -> np.ndarray:
-    """(5, 2) landmarks as in `Faces` -> the transform of the frame of `side` pixels; not finite where they coincide."""
+def transform(landmarks: np.ndarray, side: int, reach: float = 1.0) -> np.ndarray:
+    """(5, 2) landmarks as in `Faces` -> the transform of the frame of `side` pixels; not finite where they coincide.
+
+    With `reach` the square is so many times as wide, around the same middle.
+    """
     left, right, _, mouth_left, mouth_right = landmarks.astype(np.float64) @ [1, 1j]
     eyes, mouth = (left + right) / 2, (mouth_left + mouth_right) / 2
     down = mouth - eyes
     along = (right - left) - 1j * down  # both say where right is
-    along *= max(2 * abs(right - left), 1.8 * abs(down)) / abs(along)
+    along *= reach * max(2 * abs(right - left), 1.8 * abs(down)) / abs(along)
     middle, step = eyes + 0.1 * down, 2 * along / side
     corner = middle - along - 1j * along
     return np.array([[step.real, -step.imag, corner.real], [step.imag, step.real, corner.imag]])

@@ -11,7 +11,7 @@ R: side of the square in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,10 @@ _HELEN_POINTS = 68
 
 #: Side of Helen's square, as a multiple of the longer side of the box of all points.
 _HELEN_MARGIN = np.float32(1.2)
+
+#: LaPa's warp shows the surroundings of a face too; its pictures have about so much of them, in CelebA-HQ's squares (a
+#: guess: no trained weights were at hand).
+_LAPA_REACH = 2.0
 
 #: Landmarks nearer together than a pixel (of the frame for LaPa, of the picture for Helen) belong to no face.
 _SMALLEST_FACE = 1.0
@@ -81,30 +85,66 @@ def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None 
         if np.ptp(sixty_eight, axis=0).max() < _SMALLEST_FACE:
             raise FramingError("bad_landmarks")
         box = helen_box(sixty_eight, image.width, image.height)
-        image = image.crop(box)
-    side = checkpoint.resolution
-    transform = np.array([[image.width / side, 0, box[0]], [0, image.height / side, box[1]]])
-    return Framed(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), landmarks, box, transform)
+    return replace(_stretched(image, box, checkpoint.resolution), landmarks=landmarks)
+
+
+def frame_given(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None) -> Framed:
+    """The face with these landmarks in a photograph, as the checkpoint wants it.
+
+    For CelebAMask-HQ's checkpoints the five, LaPa's 106 or the 68 of iBUG; for the others as in `frame`.
+    """
+    if checkpoint.dataset.landmarks:
+        return frame(image, checkpoint, points)
+    points = _checked(points, 5, _LAPA_POINTS, _HELEN_POINTS)
+    left, top, right, bottom = (float(side) for side in (*points.min(axis=0), *points.max(axis=0)))
+    return _framed_face(image, checkpoint, (left, top, right, bottom), five_landmarks(points))
 
 
 def frame_faces(image: Image.Image, checkpoint: Checkpoint, faces: Faces) -> Iterator[Framed | str]:
-    """Each face as the checkpoint (of CelebAMask-HQ) wants it, or a key of `REASONS`."""
-    side = checkpoint.resolution
+    """Each face that a detector found as the checkpoint wants it, or a key of `REASONS`."""
     for box, score, points in zip(faces.boxes.tolist(), faces.scores.tolist(), faces.landmarks, strict=True):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            transform = aligned.transform(points, side)
         try:
-            pixels = aligned.pixels(image, transform, side)
-        except ValueError:
-            yield "bad_landmarks"
-        else:
-            yield Framed(pixels, None, (box[0], box[1], box[2], box[3]), transform, score, points)
+            yield _framed_face(image, checkpoint, (box[0], box[1], box[2], box[3]), points, score)
+        except FramingError as error:
+            yield str(error)
+
+
+def _framed_face(
+    image: Image.Image, checkpoint: Checkpoint, box: Box, points: np.ndarray, score: float | None = None
+) -> Framed:
+    """A face of a photograph by its box and five landmarks; for Helen its box stands for that of the 68."""
+    side, needs = checkpoint.resolution, checkpoint.dataset.landmarks
+    if np.ptp(points, axis=0).max() < _SMALLEST_FACE:
+        raise FramingError("bad_landmarks")
+    if needs == "68":
+        corners = np.array(box, np.float32).reshape(2, 2)
+        return replace(
+            _stretched(image, helen_box(corners, image.width, image.height), side), score=score, points=points
+        )
+    transform = aligned.transform(points, side, _LAPA_REACH if needs else 1.0)
+    try:
+        pixels = aligned.pixels(image, transform, side)
+    except ValueError as error:
+        raise FramingError("bad_landmarks") from error
+    landmarks = None
+    if needs:
+        landmarks = np.linalg.solve(transform[:, :2], (points - transform[:, 2]).T).T.astype(np.float32)
+    return Framed(pixels, landmarks, box, transform, score, points)
+
+
+def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Framed:
+    """A box of the picture, stretched to a square by Pillow's bicubic filter."""
+    image = image.crop(box)
+    transform = np.array([[image.width / side, 0, box[0]], [0, image.height / side, box[1]]])
+    return Framed(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), None, box, transform)
 
 
 def five_landmarks(points: np.ndarray) -> np.ndarray:
-    """LaPa's 106 points, or the five themselves -> (5, 2): left eye, right eye, nose tip, mouth corners."""
+    """LaPa's 106 points, iBUG's 68 or the five -> (5, 2): left eye, right eye, nose tip, mouth corners."""
     if len(points) == 5:
         return points
+    if len(points) == _HELEN_POINTS:
+        return np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]])
     left_eye, right_eye = (points[74] + points[104]) / 2, (points[83] + points[105]) / 2
     return np.stack([left_eye, right_eye, points[54], points[84], points[90]])
 

@@ -242,7 +242,7 @@ def _check_landmarks(wanted: _Wanted, place: str) -> None:
     if wanted.need_landmarks:
         raise ValueError(
             f"{redacted(place)} comes without the landmarks that the checkpoint frames faces by; give a manifest or "
-            "Parquet file with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
+            "Parquet file with a 'landmarks' column, or add --faces detect, which finds them"
         )
 
 

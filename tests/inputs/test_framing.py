@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from segface_batch.catalog import find
-from segface_batch.inputs.framing import Box, Framed, FramingError, frame, helen_box
+from segface_batch.inputs.faces import Faces
+from segface_batch.inputs.framing import Box, Framed, FramingError, frame, frame_faces, frame_given, helen_box
 from tests.parity_table import framed, golden, notes, picture
 
 CELEBA, LAPA, HELEN = find("swinb_celeba_224"), find("swinb_lapa_224"), find("swinb_helen_512")
@@ -142,3 +143,73 @@ def test_unfit_points_for_lapa_are_bad_landmarks(points: np.ndarray):
 )
 def test_unfit_points_for_helen_are_bad_landmarks(points: np.ndarray):
     assert reason(HELEN, points) == "bad_landmarks"
+
+
+#: A face in a photograph of 600 x 400 pixels: box and five landmarks.
+FACES = Faces(
+    np.array([[200, 100, 300, 220]], np.float32),
+    np.array([0.99], np.float32),
+    np.array([[[225, 145], [275, 145], [250, 170], [230, 195], [270, 195]]], np.float32),
+)
+
+
+def photograph() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (400, 600, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("name", ["swinb_celeba_224", "swinb_lapa_224", "swinb_helen_512"])
+def test_a_face_that_was_found_is_framed_for_every_family(name: str) -> None:
+    (framed,) = frame_faces(photograph(), find(name), FACES)
+    assert isinstance(framed, Framed)
+    assert framed.pixels.shape == (find(name).resolution,) * 2 + (3,)
+    assert framed.score == pytest.approx(0.99)
+    assert framed.points is not None
+    assert np.array_equal(framed.points, FACES.landmarks[0])
+    corners = framed.transform @ np.array([[0, framed.pixels.shape[0]], [0, framed.pixels.shape[0]], [1, 1]])
+    width = corners[0, 1] - corners[0, 0]
+    if "lapa" in name:
+        assert framed.landmarks is not None
+        back = framed.landmarks @ framed.transform[:, :2].T + framed.transform[:, 2]
+        assert back == pytest.approx(FACES.landmarks[0], abs=1e-3)
+        assert width == pytest.approx(400)  # twice CelebA-HQ's
+    elif "helen" in name:
+        assert (framed.landmarks, framed.box) == (None, (178, 88, 323, 233))  # 1.2 x 121, around the box's middle
+        assert width == 145
+    else:
+        assert (framed.landmarks, framed.box) == (None, (200, 100, 300, 220))
+        assert width == pytest.approx(200)  # four eye distances
+
+
+def test_faces_that_cannot_be_framed_say_why_each() -> None:
+    alike = Faces(np.repeat(FACES.boxes, 2, 0), np.repeat(FACES.scores, 2), np.repeat(FACES.landmarks, 2, 0))
+    alike.landmarks[0] = 7.0
+    first, second = frame_faces(photograph(), find("swinb_celeba_224"), alike)
+    assert first == "bad_landmarks"
+    assert isinstance(second, Framed)
+
+
+@pytest.mark.parametrize("count", [5, 68, 106])
+def test_given_landmarks_place_a_face_of_a_photograph(count: int) -> None:
+    five = FACES.landmarks[0]
+    points = np.repeat(five[2:3], count, axis=0)
+    if count == 5:
+        points = five
+    elif count == 68:
+        points[36:42], points[42:48], points[30], points[48], points[54] = five
+    else:
+        points[[74, 104]], points[[83, 105]], points[54], points[84], points[90] = five
+    framed = frame_given(photograph(), find("swinb_celeba_224"), points)
+    (found,) = frame_faces(photograph(), find("swinb_celeba_224"), FACES)
+    assert isinstance(found, Framed)
+    assert np.array_equal(framed.pixels, found.pixels)
+    assert (framed.box, framed.score) == ((225, 145, 275, 195), None)
+
+
+def test_given_landmarks_may_be_missing_or_useless() -> None:
+    for points, error in (
+        (None, "no_landmarks"),
+        (np.zeros((5, 2)), "bad_landmarks"),
+        (np.zeros((7, 2)), "bad_landmarks"),
+    ):
+        with pytest.raises(FramingError, match=error):
+            frame_given(photograph(), find("swinb_celeba_224"), points)

@@ -340,7 +340,7 @@ def test_pictures_without_the_landmarks_that_are_needed_are_refused(tmp_path: Pa
     for name, first in (("loose", "loose/a.jpg"), ("t.tar", "t.tar"), ("f.parquet", "f.parquet")):
         assert refusal(tmp_path / name, need_landmarks=True) == (
             f"{tmp_path}/{first} comes without the landmarks that the checkpoint frames faces by; give a manifest or "
-            "Parquet file with a 'landmarks' column, or choose a CelebAMask-HQ checkpoint"
+            "Parquet file with a 'landmarks' column, or add --faces detect, which finds them"
         )
     points = {"landmarks": [1.0, 2.0]}
     faces(tmp_path / "g.parquet", [{"image": {"bytes": b"1"}} | points], landmarks=pa.list_(pa.float32()))
