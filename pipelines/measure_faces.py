@@ -67,9 +67,8 @@ def main(checkpoint: str = "demo-synthetic", weights: str | None = None) -> None
         timed("parse", lambda found=found: parse(found))
         timed("whole", lambda: parse([frame(picture, parser.checkpoint) for picture in pictures]))
     medians = {step: statistics.median(times[1:]) for step, times in spent.items()}
-    each = [
-        sum(spent[step][i] for step in ("detect", "frame", "parse")) / spent["whole"][i] for i in range(1, ROUNDS + 1)
-    ]
+    rounds = list(zip(*spent.values(), strict=True))[1:]
+    ratios = [(detect + frame + parse) / whole for detect, frame, parse, whole in rounds]
     steps = ", ".join(f"{step} {ms:.0f} ms" for step, ms in medians.items())
     print(f"{checkpoint}, {len(pictures)} pictures with one face: {steps}; ratio {statistics.median(ratios):.2f}")
 
