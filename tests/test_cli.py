@@ -70,6 +70,7 @@ def test_the_checkpoints_are_a_table(command: Command) -> None:
     assert lines[-1].split()[1:] == ["mobilenet_small", "192", "CelebAMask-HQ", "19", "-", "-", "in", "the", "package"]
 
 
+@pytest.mark.slow
 def test_a_published_file_becomes_safetensors(command: Command, weights: Path, tmp_path: Path) -> None:
     done = command("checkpoints", "convert", weights, "small.safetensors", "--checkpoint", "mobilenet_celeba_512")
     assert done.returncode == 0, done.stderr

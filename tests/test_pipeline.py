@@ -72,6 +72,7 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
     assert pq.read_schema(output / "masks" / "part-00000.parquet").remove_metadata() == records.masks_schema()
 
 
+@pytest.mark.slow
 def test_broken_pictures_become_rows_and_change_no_others(weights: Path, tmp_path: Path) -> None:
     clean, mixed = tmp_path / "clean", tmp_path / "mixed"
     corpus.write_corpus(clean, good=24, seed=3)
