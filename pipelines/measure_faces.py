@@ -1,6 +1,6 @@
 """What finding faces costs: milliseconds to detect, frame and parse, beside parsing the same pictures as ready crops.
 
-    python pipelines/measure_faces.py [CHECKPOINT [WEIGHTS]]
+    python pipelines/measure_faces.py [CHECKPOINT [WEIGHTS]]     # of CelebAMask-HQ
 
 One thread, the rendered faces of the package, each in the middle of a picture of 640 x 640 pixels; medians of paired
 rounds after one that warms up.
@@ -35,12 +35,8 @@ def photographs() -> list[Image.Image]:
 
 
 def main(checkpoint: str = "demo-synthetic", weights: str | None = None) -> None:
-    parser, detector, pictures = (
-        FaceParser(checkpoint, weights=weights, device="cpu", threads=1),
-        Mtcnn(),
-        photographs(),
-    )
-    pictures = [picture for picture in pictures if len(detector.detect(picture)) == 1]
+    parser, detector = FaceParser(checkpoint, weights=weights, device="cpu", threads=1), Mtcnn()
+    pictures = [picture for picture in photographs() if len(detector.detect(picture)) == 1]
     spent: dict[str, list[float]] = {"detect": [], "frame": [], "parse": [], "whole": []}
 
     def timed(step: str, work: Callable[[], Any]) -> Any:

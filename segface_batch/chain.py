@@ -88,7 +88,6 @@ class Chain:
         have changed since it was planned.
         RuntimeError, in one line, for what no rerun of the same units would mend.
         """
-
         if not works:
             return
         by_target = {work.target: work for work in works}

@@ -190,9 +190,9 @@ def _annotate_options(sub: Parser) -> None:
     faces.add_argument("--faces", choices=jobs.FACES, default="whole",
                        help="the pictures are ready crops (whole), photographs to find faces in (detect), or "
                             "of the face at given landmarks (given) (default: %(default)s)")  # fmt: skip
-    faces.add_argument("--min-face", metavar="PIXELS", type=int, default=40,
+    faces.add_argument("--min-face", metavar="PIXELS", type=int, default=jobs.DEFAULT_MIN_FACE,
                        help="smaller faces are left out (default: %(default)s)")  # fmt: skip
-    faces.add_argument("--min-score", metavar="S", type=float, default=0.95,
+    faces.add_argument("--min-score", metavar="S", type=float, default=jobs.DEFAULT_MIN_SCORE,
                        help="so are those that the detector is less sure of (default: %(default)s)")  # fmt: skip
     faces.add_argument("--max-faces", metavar="N", type=int, help="only the largest N of a picture (default: all)")
     work = sub.add_argument_group("work")

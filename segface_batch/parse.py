@@ -103,11 +103,10 @@ class ParseUnits:
             if not prepared.faces:
                 rows[-1][0].set_result(_row(picture, prepared))
             for number, framed in enumerate(prepared.faces):
-                face = _Face(picture, prepared, number, rows[-1])
                 if isinstance(framed, str):
                     rows[-1][number].set_result(_row(picture, prepared, number, framed))
                 else:
-                    waiting.append(face)
+                    waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
             while len(waiting) >= self.parser.batch_size:
                 self._parse(waiting[: self.parser.batch_size])
                 waiting = waiting[self.parser.batch_size :]
@@ -160,13 +159,8 @@ class _Face:
     picture: dict[str, Any]
     prepared: Prepared
     number: int
+    framed: Framed
     rows: list[Future[dict[str, Any]]]
-
-    @property
-    def framed(self) -> Framed:
-        framed = self.prepared.faces[self.number]
-        assert isinstance(framed, Framed)
-        return framed
 
 
 #: Of a fetched picture, what is no column of `stats`; the other columns are, as the manifest's that the user asked for.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -39,11 +40,10 @@ def out(group: tuple[Image.Image, list[np.ndarray]], tmp_path_factory: pytest.Te
     exif = Image.Exif()
     exif[0x0112] = orientation
     scene.transpose(turn).save(folder / "in" / "b-sideways.png", exif=exif)
-    scene.crop((300, 0, 600, 300)).save(folder / "in" / "c-one.png")
-    Image.new("RGB", (200, 300), (40, 80, 120)).save(folder / "in" / "d-nobody.png")
-    (folder / "in" / "e-broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (200, 300), (40, 80, 120)).save(folder / "in" / "c-nobody.png")
+    (folder / "in" / "d-broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     summary = annotate(drivers.job(folder / "in", folder / "out", faces="detect", min_score=0.9))
-    assert summary.pictures == 5
+    assert summary.pictures == 4
     return folder / "out"
 
 
@@ -82,7 +82,7 @@ def test_a_picture_stored_sideways_has_the_rows_of_the_upright_one(out: Path) ->
 
 
 def test_pictures_without_faces_and_broken_ones_have_one_row(out: Path) -> None:
-    (nobody,), (broken,) = rows(out, "d-nobody.png"), rows(out, "e-broken.png")
+    (nobody,), (broken,) = rows(out, "c-nobody.png"), rows(out, "d-broken.png")
     assert (nobody["status"], nobody["error"], nobody["n_faces"], nobody["width"]) == ("no_face", None, 0, 200)
     assert (broken["status"], broken["n_faces"], broken["points"]) == ("error", 0, None)
     report = verify(str(out))
@@ -93,9 +93,27 @@ def test_show_draws_all_faces_of_a_photograph(out: Path, tmp_path: Path) -> None
     with Image.open(show(str(out), "a-group.png", tmp_path / "all.png")) as drawn:
         assert (np.asarray(drawn) == (255, 220, 0)).all(axis=2).sum() > 1000  # boxes and landmarks
     with pytest.raises(ValueError, match="no face was found"):
-        show(str(out), "d-nobody.png", tmp_path / "none.png")
+        show(str(out), "c-nobody.png", tmp_path / "none.png")
 
 
 def test_masks_of_faces_are_no_masks_of_pictures(out: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="evaluate one of ready crops"):
         evaluate(str(out), tmp_path)
+
+
+def test_given_landmarks_place_the_face_of_each_row(
+    group: tuple[Image.Image, list[np.ndarray]], tmp_path: Path
+) -> None:
+    scene, truth = group
+    scene.save(tmp_path / "group.png")
+    given = [{"uri": "group.png", "image_id": f"{n}", "landmarks": points.ravel()} for n, points in enumerate(truth)]
+    pq.write_table(pa.Table.from_pylist([*given, {"uri": "group.png", "image_id": "none"}]), tmp_path / "list.parquet")
+    summary = annotate(drivers.job(tmp_path / "list.parquet", tmp_path / "out", faces="given"))
+    assert (summary.status, summary.errors) == ({"error": 1, "ok": len(truth)}, {"no_landmarks": 1})
+    for row, points in zip(pq.read_table(tmp_path / "out" / "stats").to_pylist(), truth, strict=False):
+        assert np.reshape(row["points"], (5, 2)) == pytest.approx(points, rel=1e-5)
+        assert (row["score"], row["n_faces"]) == (None, 1)
+        transform = np.reshape(row["transform"], (2, 3))
+        eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+        middle = transform @ [192 / 2, 192 / 2, 1]
+        assert middle == pytest.approx(eyes + 0.1 * (mouth - eyes), abs=1e-3)

@@ -36,7 +36,7 @@ def evaluate(out: str, truth: Path) -> Agreement:
     picture has a truth.
     """
     tables = open_tables(out)
-    if tables.run["settings"]["faces"] != "whole":
+    if tables.run["settings"].get("faces", "whole") != "whole":
         raise ValueError(f"the masks of '{out}' are those of faces, not of whole pictures; evaluate one of ready crops")
     names = [entry["name"] for entry in sorted(tables.run["classes"], key=lambda entry: entry["id"])]
     confusion, right = np.zeros((len(names), len(names)), np.int64), {}

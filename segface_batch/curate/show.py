@@ -115,6 +115,10 @@ def _rows(tables: Tables, image_id: str, face: int | None) -> list[dict[str, Any
 
 def rows(tables: Tables, condition: ds.Expression) -> Iterator[dict[str, Any]]:
     """The statistics that meet a condition, in plan order, and the `part` that each lies in."""
+    if tables.run["schema_version"] < records.SCHEMA_VERSION:
+        raise ValueError(
+            "the output was made by an earlier segface-batch and does not say where its masks lie; use that"
+        )
     for tagged in tables.stats.scanner(columns=list(_COLUMNS), filter=condition).scan_batches():
         for row in tagged.record_batch.to_pylist():
             yield {**row, "part": tagged.fragment.path}

@@ -97,16 +97,13 @@ class _Output(nn.Module):
 
 
 class Mtcnn(nn.Module):
-    """Faces whose boxes are at least `min_face` pixels high or wide, found with a score of at least `min_score`.
+    """Faces whose boxes are at least `min_face` pixels high or wide, found with a score of at least `min_score`."""
 
-    `weights` is a safetensors file of the layout of pnet.*, rnet.*, onet.*.
-    """
-
-    def __init__(self, *, min_face: int = 40, min_score: float = 0.95, weights: Path = WEIGHTS) -> None:
+    def __init__(self, *, min_face: int = 40, min_score: float = 0.95) -> None:
         super().__init__()
         self.min_face, self.min_score = min_face, min_score
         self.pnet, self.rnet, self.onet = _Proposals(), _Refinement(), _Output()
-        self.load_state_dict(load_file(weights))
+        self.load_state_dict(load_file(WEIGHTS))
         self.float().eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -115,7 +112,8 @@ class Mtcnn(nn.Module):
         boxes = self._proposals(image)
         if len(boxes):
             scores, shifts = self._looked_at(self.rnet, image, boxes, _REFINE)
-            kept = self._kept(boxes, scores, _LEAST[1])
+            enough = (scores > _LEAST[1]).nonzero().squeeze(1)
+            kept = enough[nms(boxes[enough], scores[enough], _OF_ALL)]
             boxes = _squares(_shifted(boxes[kept], shifts[kept]))
         if not len(boxes):
             return NO_FACES
@@ -164,11 +162,6 @@ class Mtcnn(nn.Module):
             crops = [image.crop(tuple(box)).resize((side, side), Image.Resampling.BOX) for box in some.tolist()]
             answers.append(net(self._tensor(crops)))
         return [torch.cat(parts) for parts in zip(*answers, strict=True)]
-
-    def _kept(self, boxes: Tensor, scores: Tensor, least: float) -> Tensor:
-        """Indices of the boxes with enough score that no better one overlaps."""
-        enough = (scores > least).nonzero().squeeze(1)
-        return enough[nms(boxes[enough], scores[enough], _OF_ALL)]
 
     def _tensor(self, images: list[Image.Image]) -> Tensor:
         """Pictures of one size -> (N, 3, H, W) as the nets were trained."""

@@ -47,7 +47,12 @@ def read(out: str) -> dict[str, Any] | None:
 
 
 def check(out: str, run: dict[str, Any], job: Job, weights_sha256: str) -> None:
-    """ValueError where a setting of the job differs from the run's."""
+    """ValueError where a setting of the job differs from the run's, or the columns from today's."""
+    if run["schema_version"] != records.SCHEMA_VERSION:
+        raise ValueError(
+            f"'{out}' was made by segface-batch {run['versions']['segface-batch']} with other columns; go on with that "
+            "version, or name another output folder"
+        )
     for name, value in _settings(job, weights_sha256).items():
         if run["settings"].get(name) != value:
             raise ValueError(

@@ -91,6 +91,14 @@ def test_a_box_may_reach_beyond_the_picture_and_lie_between_pixels(tmp_path: Pat
     assert last[4:] == [list(BLUE)] * 4
 
 
+def test_an_output_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    picture = small_output.photograph(tmp_path / "a.png")
+    row = small_output.row("a.png", picture, 0, small_output.FACE)
+    small_output.write_part(tmp_path / "out", 0, [row], schema_version=1)
+    with pytest.raises(ValueError, match="made by an earlier segface-batch"):
+        show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png")
+
+
 def test_the_legend_lists_the_classes_there_by_size(out: Path, tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(show(str(out), "a/one.png", tmp_path / "one.png")))
     left = 3 * MARGIN + 2 * SIDE
