@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,6 +71,14 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
     dataset = catalog.find(SMALL).dataset
     assert pq.read_schema(output / "stats" / "part-00000.parquet").remove_metadata() == records.stats_schema(dataset)
     assert pq.read_schema(output / "masks" / "part-00000.parquet").remove_metadata() == records.masks_schema()
+
+
+def test_an_output_with_other_columns_is_not_gone_on_with(output: Path, weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "out")
+    place = tmp_path / "out" / "_segface" / "run.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"schema_version": 1}))
+    with pytest.raises(ValueError, match="with other columns; go on with that version, or name another output folder"):
+        annotate(Job(str(PORTRAITS), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights)))
 
 
 @pytest.mark.slow
