@@ -126,8 +126,8 @@ def test_a_unit_of_reads_fails_in_the_time_of_one(folder: Folder, data: bytes) -
 
 def test_a_request_ends_though_others_of_its_deadline_go_on(folder: Folder, data: bytes) -> None:
     retry.SECONDS = 1.0
-    folder.keep("b", b"")
-    folder.faults({"fault": "slowdown", "match": "/b"})
+    folder.keep("refused", b"")
+    folder.faults({"fault": "slowdown", "match": "/refused"})
     deadline = storage.Deadline()
     ended = threading.Event()
 
@@ -138,7 +138,7 @@ def test_a_request_ends_though_others_of_its_deadline_go_on(folder: Folder, data
     with ThreadPoolExecutor(1) as pool:
         going_on = pool.submit(others)
         with pytest.raises(OSError, match=r"within 1 s"):
-            storage.read(f"{folder.url}/b", deadline=deadline)
+            storage.read(f"{folder.url}/refused", deadline=deadline)
         ended.set()
         going_on.result()
 
