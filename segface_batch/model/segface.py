@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 # Sizes of the official decoder; its two widths are the checkpoint's.
-_HEADS = 8
+HEADS = 8
 _DEPTH = 2
 _PIXEL_WIDTH = 32
 
@@ -102,16 +103,13 @@ class SegFace(nn.Module):
         C.  A product per pixel and an enlargement may change places, so each map is projected and mixed at its own
         size: the same sum for a third of the work and without the joined channels.
         """
-        mixes = self.linear_fuse.weight.flatten(1).chunk(len(maps), dim=1)[::-1]  # the deepest map comes first
-        height, width = maps[0].shape[2:]
-        fused = None
-        for features, project, mix in zip(maps, self.linear_c, mixes, strict=True):
-            mixed = project(features, mix)
-            if mixed.shape[2:] != (height, width):
-                mixed = F.interpolate(mixed, size=(height, width), mode="bilinear", align_corners=False)
-            fused = mixed if fused is None else fused + mixed
-        assert fused is not None
-        return fused.permute(0, 2, 3, 1)
+        mixed = [project(*pair) for project, *pair in zip(self.linear_c, maps, self.mixes(), strict=True)]
+        return enlarged_sum(mixed).permute(0, 2, 3, 1)
+
+    def mixes(self) -> tuple[Tensor, ...]:
+        """What the fusion makes of each projected map: matrices (C, C)."""
+        # The deepest map comes first.
+        return self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[::-1]
 
     def _scores(self, pixels: Tensor) -> Tensor:
         """(B, R/4, R/4, 2, 2, 2, 2, K); see `unfolded`."""
@@ -123,6 +121,16 @@ class SegFace(nn.Module):
         if landmarks is None:
             raise ValueError("this checkpoint straightens faces before parsing: it needs landmarks (B, 5, 2)")
         return warp.grids(landmarks.to(pixels.device), pixels.shape[-1])
+
+
+def enlarged_sum(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (B, C, H, W) of several sizes -> their sum at the size of the first one, the largest."""
+    total, *others = maps
+    for features in others:
+        if features.shape != total.shape:
+            features = F.interpolate(features, size=total.shape[2:], mode="bilinear", align_corners=False)
+        total = total + features
+    return total
 
 
 def unfolded(values: Tensor) -> Tensor:
@@ -141,8 +149,11 @@ class Projection(nn.Module):
 
     def forward(self, features: Tensor, mix: Tensor) -> Tensor:
         """(B, C', H, W) and the map's part of the fusion (C, C) -> (B, C, H, W): both products in one."""
-        features = features.permute(0, 2, 3, 1)
-        return F.linear(features, mix @ self.proj.weight, mix @ self.proj.bias).permute(0, 3, 1, 2)
+        return F.linear(features.permute(0, 2, 3, 1), *self.product(mix)).permute(0, 3, 1, 2)
+
+    def product(self, mix: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrix (C, C') and bias (C,) of both products."""
+        return mix @ self.proj.weight, mix @ self.proj.bias
 
 
 class PositionCode(nn.Module):
@@ -233,16 +244,19 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor, features: Tensor, class_tokens: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        if self.first:
-            tokens = self.norm1(self.self_attn(tokens, tokens, tokens))
-        else:
-            placed = tokens + class_tokens
-            tokens = self.norm1(tokens + self.self_attn(placed, placed, tokens))
+        tokens = self.among_tokens(tokens, class_tokens)
         placed_features = features + code
         tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + class_tokens, placed_features, features))
         tokens = self.norm3(tokens + self.mlp(tokens))
         features = self.norm4(features + self.cross_attn_image_to_token(placed_features, tokens + class_tokens, tokens))
         return tokens, features
+
+    def among_tokens(self, tokens: Tensor, class_tokens: Tensor) -> Tensor:
+        """(B, K, C) -> the same after self-attention."""
+        if self.first:
+            return self.norm1(self.self_attn(tokens, tokens, tokens))
+        placed = tokens + class_tokens
+        return self.norm1(tokens + self.self_attn(placed, placed, tokens))
 
 
 class Attention(nn.Module):
@@ -257,11 +271,13 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C)."""
-        q, k, v = (
-            x.unflatten(-1, (_HEADS, -1)).transpose(1, 2)  # B, heads, Q or S, width of a head
-            for x in (self.q_proj(queries), self.k_proj(keys), self.v_proj(values))
-        )
+        q, k, v = map(heads, (self.q_proj(queries), self.k_proj(keys), self.v_proj(values)))
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def heads(values: Tensor) -> Tensor:
+    """(B, S, width) -> (B, heads, S, width of a head)."""
+    return values.unflatten(-1, (HEADS, -1)).transpose(1, 2)
 
 
 class Upscaling(nn.ConvTranspose2d):
@@ -275,9 +291,12 @@ class Upscaling(nn.ConvTranspose2d):
 
     def forward(self, features: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(..., C) -> (..., 2, 2, C'): rows, then columns."""
-        matrix = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        return F.linear(features, *self.product()).unflatten(-1, (2, 2, -1))
+
+    def product(self) -> tuple[Tensor, Tensor]:
+        """The matrix (4 C', C) and bias (4 C',) of that product."""
         assert self.bias is not None
-        return F.linear(features, matrix, self.bias.repeat(4)).unflatten(-1, (2, 2, -1))
+        return self.weight.permute(2, 3, 1, 0).flatten(0, 2), self.bias.repeat(4)
 
 
 class Hypernetwork(nn.Module):
