@@ -39,6 +39,7 @@ class Inference(nn.Module):
 
     class_tokens: Tensor
 
+    @torch.no_grad()
     def __init__(self, network: SegFace, resolution: int, *, split: bool) -> None:
         super().__init__()
         self.split = split

@@ -5,17 +5,19 @@ B pictures, R the checkpoint's resolution, C its classes.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 
 from segface_batch import catalog
 from segface_batch.inputs.framing import frame
-from segface_batch.model import segface, weights as weight_files
+from segface_batch.model import engine as engines, weights as weight_files
 from segface_batch.output.statistics import class_pixels
+
+log = logging.getLogger(__name__)
 
 #: Pictures that go through the network together.  On a CPU more than one gains nothing (pipelines/measure_actors.py);
 #: on a GPU 16 fill it at 512 x 512 (not measured on a GPU).
@@ -26,8 +28,11 @@ class FaceParser:
     """Face pictures -> class ids per pixel.
 
     `weights` is a local file or any fsspec URL; without it the published file is fetched once from the Hugging Face
-    hub.  `device` is auto, cpu or cuda, `precision` fp32 or bf16.  `threads` limits torch's CPU threads, which are
-    the process's own.  ValueError for an unknown name, OSError where the weights cannot be had.
+    hub.  `device` is auto, cpu or cuda.  `engine` is torch, openvino (on a CPU, with the extra of that name) or auto,
+    which takes OpenVINO where it is installed and there is no GPU.  `precision` bf16 is faster than fp32 where the
+    device has instructions for it, and not exact.  With `compile` torch compiles the network at the first call, for
+    minutes.  `threads` limits the CPU threads of the engine; torch's are the process's own.
+    ValueError for an unknown name, OSError where the weights cannot be had.
     """
 
     def __init__(
@@ -41,19 +46,29 @@ class FaceParser:
         precision: str = "fp32",
         batch_size: int | None = None,
         threads: int | None = None,
+        engine: str = "auto",
+        compile: bool = False,
     ) -> None:
         self.checkpoint = catalog.find(checkpoint)
-        if threads is not None:
-            torch.set_num_threads(threads)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        self.batch_size = batch_size or (GPU_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.precision = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         path = weight_files.locate(self.checkpoint, weights, revision)
         if weights_sha256 is not None:
             weight_files.verify(path, weights_sha256)
-        self.network = weight_files.load(self.checkpoint, path).to(self.device)
+        self.engine = "torch" if compile and engine == "auto" else engines.choose(engine, device)
+        log.info("%s is run by %s, %s", checkpoint, self.engine, precision)
+        if self.engine == "openvino":
+            engines.check_openvino(device, compile)
+            # Imported here, because each takes seconds and needs its own packages.
+            from segface_batch.model.on_openvino import OpenvinoEngine
+
+            self.runs, self.device = OpenvinoEngine(self.checkpoint, path, precision=precision, threads=threads), "cpu"
+        else:
+            from segface_batch.model.on_torch import TorchEngine
+
+            self.runs = TorchEngine(
+                self.checkpoint, path, device=device, precision=precision, threads=threads, compile=compile
+            )
+            self.device = self.runs.device.type
+        self.batch_size = batch_size or (GPU_BATCH if self.device == "cuda" else CPU_BATCH)
         self._one_at_a_time = threading.Lock()  # threads of an actor share the device
 
     def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
@@ -71,14 +86,10 @@ class FaceParser:
     def _batch(self, pixels: np.ndarray, landmarks: np.ndarray | None, first: int) -> np.ndarray:
         count = len(pixels)
         fill = np.arange(self.batch_size) % count
-        on_device = torch.from_numpy(pixels[fill]).to(self.device, non_blocking=True)
-        points = None
-        if landmarks is not None:
-            points = torch.from_numpy(landmarks[first : first + count][fill]).to(self.device)
-        with self._one_at_a_time, torch.inference_mode():
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                classes = self.network.classes(segface.normalised(on_device), points)
-            return classes[:count].cpu().numpy()
+        points = None if landmarks is None else landmarks[first : first + count][fill]
+        with self._one_at_a_time:
+            started = self.runs.start(pixels[fill], points)
+        return self.runs.finish(started)[:count]
 
     def parse(
         self, images: Iterable[np.ndarray | Image.Image], landmarks: Sequence[np.ndarray] | None = None

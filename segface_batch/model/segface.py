@@ -125,12 +125,13 @@ class SegFace(nn.Module):
 
 def enlarged_sum(maps: Sequence[Tensor]) -> Tensor:
     """Maps (B, C, H, W) of several sizes -> their sum at the size of the first one, the largest."""
-    total, *others = maps
-    for features in others:
-        if features.shape != total.shape:
-            features = F.interpolate(features, size=total.shape[2:], mode="bilinear", align_corners=False)
-        total = total + features
-    return total
+    first, *others = maps
+    size = first.shape[2:]
+    for number, features in enumerate(others):
+        if features.shape[2:] != size:
+            features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+        first = first.add_(features) if number else first + features
+    return first
 
 
 def unfolded(values: Tensor) -> Tensor:

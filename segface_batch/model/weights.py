@@ -72,6 +72,11 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
     return path
 
 
+def cache_folder() -> Path:
+    """Where files are kept that can be had again: $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch."""
+    return Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
@@ -313,7 +318,7 @@ def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
 
 def _from_url(url: str) -> Path:
     parts = urlsplit(url)
-    cache = Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
+    cache = cache_folder()
     target = cache / f"{hashlib.sha256(url.encode()).hexdigest()}-{PurePosixPath(parts.path or parts.netloc).name}"
     if target.is_file():
         return target

@@ -1,0 +1,52 @@
+"""Which library runs the network, chosen before any of them is imported (standard library only)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+from glob import glob
+from pathlib import Path
+
+ENGINES = ("auto", "torch", "openvino")
+
+#: Instructions for bfloat16 as Linux names them.
+_BF16_FLAGS = frozenset(("amx_bf16", "avx512_bf16"))
+
+
+def choose(engine: str, device: str) -> str:
+    """torch or openvino, for `engine` and `device` as FaceParser has them.
+
+    Left to us, OpenVINO runs where it is installed and no GPU is: the same masks but for rounding, sooner ready, and
+    with bf16 on a CPU that has it several times faster (pipelines/measure_network.py).
+    """
+    if engine != "auto":
+        return engine
+    on_gpu = device == "cuda" or (device == "auto" and has_gpu())
+    return "openvino" if has_openvino() and not on_gpu else "torch"
+
+
+def check_openvino(device: str, compile: bool) -> None:
+    """ValueError, with the cure, where OpenVINO cannot do what is asked."""
+    if not has_openvino():
+        raise ValueError("--engine openvino needs its package: pip install 'segface-batch[openvino]'")
+    if device == "cuda":
+        raise ValueError("--engine openvino is for CPUs: leave out --device cuda or --engine openvino")
+    if compile:
+        raise ValueError("--compile is for torch: leave out --compile or --engine openvino")
+
+
+def has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an Nvidia GPU that this process may use."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and bool(glob("/dev/nvidia[0-9]*"))
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16; without, bf16 is no gain on it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and not _BF16_FLAGS.isdisjoint(cpuinfo.read_text().split())

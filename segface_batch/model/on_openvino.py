@@ -1,0 +1,131 @@
+"""The network run by OpenVINO on a CPU.  R: side of the picture in pixels.
+
+The graph is made from the torch network once and kept in $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch, under a name
+that follows from all that it depends on; who finds it there needs neither torch nor timm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from segface_batch.catalog import Checkpoint
+from segface_batch.model import weights
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
+
+#: Packages that decide what the graph is.
+_PACKAGES = ("openvino", "torch", "timm")
+
+
+class OpenvinoEngine:
+    """`precision` is fp32 or bf16; `threads` are its CPU threads (None: one per core)."""
+
+    def __init__(self, checkpoint: Checkpoint, path: Path, *, precision: str, threads: int | None) -> None:
+        self.resolution = checkpoint.resolution
+        core = openvino.Core()
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # actors side by side would all be pinned to the first cores
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        compiled = core.compile_model(_graph(core, checkpoint, path), "CPU", settings)
+        if compiled.get_property("INFERENCE_PRECISION_HINT") != _PRECISIONS[precision]:
+            log.warning("this CPU has no instructions for bfloat16: OpenVINO computes in float32")
+        self.request = compiled.create_infer_request()
+
+    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> np.ndarray:
+        """(B, R, R, 3) uint8 RGB -> (B, R, R) uint8 class ids; one picture after the other, as suits a CPU."""
+        inputs = [pixels]
+        if landmarks is not None:
+            import torch
+
+            from segface_batch.model import warp
+
+            inputs += [grid.numpy() for grid in warp.grids(torch.from_numpy(landmarks), self.resolution)]
+        labels = np.empty(pixels.shape[:3], np.uint8)
+        for number in range(len(pixels)):
+            self.request.infer([array[number : number + 1] for array in inputs], share_inputs=True)
+            labels[number] = self.request.get_output_tensor().data[0]
+        return labels
+
+    def finish(self, started: np.ndarray) -> np.ndarray:
+        return started
+
+
+def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
+    """One picture (1, R, R, 3) uint8, and LaPa's grids -> labels (1, R, R) uint8."""
+    target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"
+    if not target.is_dir():
+        graph = converted(checkpoint, path)
+        try:
+            _keep(graph, target)
+        except OSError as error:
+            log.warning("the network as OpenVINO has it cannot be kept in %s: %s", target.parent, error)
+        return graph
+    return core.read_model(target / "network.xml")
+
+
+def _identity(checkpoint: Checkpoint, path: Path) -> str:
+    """A name for all that decides what the graph is: weights, our code of the network, and packages."""
+    code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
+    parts = [checkpoint.name, weights.sha256(path), hashlib.sha256(code).hexdigest(), *map(version, _PACKAGES)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _keep(graph: openvino.Model, target: Path) -> None:
+    """`target` appears whole; of several processes that write it at once the first one's counts."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        openvino.save_model(graph, unfinished / "network.xml", compress_to_fp16=False)
+        unfinished.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def converted(checkpoint: Checkpoint, path: Path) -> openvino.Model:
+    """The graph, made from the torch network."""
+    import warnings
+
+    import torch
+
+    # Not openvino.convert_model, which reports every use to its maker unless told otherwise on each machine.
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    from segface_batch.model.inference import Inference
+
+    side = checkpoint.resolution
+    network = Inference(weights.load(checkpoint, path), side, split=False).eval()
+    example = [torch.zeros(1, side, side, 3, dtype=torch.uint8)]
+    if checkpoint.dataset.landmarks == "five":
+        example += [torch.zeros(1, side, side, 2)] * 2
+    with torch.no_grad(), warnings.catch_warnings():
+        # Shapes become constants: they are; and torch.jit is deprecated without a successor that OpenVINO reads.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(network, tuple(example), check_trace=False)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced, example_input=tuple(example))
+        graph = frontend.convert(frontend.load(decoder))
+    types = {torch.uint8: openvino.Type.u8, torch.float32: openvino.Type.f32}
+    for parameter, tensor in zip(graph.get_parameters(), example, strict=True):
+        parameter.set_partial_shape(openvino.PartialShape(list(tensor.shape)))
+        parameter.set_element_type(types[tensor.dtype])
+    graph.validate_nodes_and_infer_types()
+    return graph
