@@ -185,7 +185,9 @@ class Chain:
             "weights_sha256": self.weights_sha256,
             "revision": self.job.revision,
             "device": "cuda" if num_gpus else "cpu",
+            "engine": self.job.engine,
             "precision": self.job.precision,
+            "compile": self.job.compile,
             "batch_size": self.job.batch_size,
             "threads": threads,
         }
@@ -230,7 +232,7 @@ def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
     gpus, cpus = resources.get("GPU", 0.0), int(resources["CPU"]) - 1
     num_gpus = job.num_gpus
     if num_gpus is None:
-        num_gpus = 1.0 if gpus and job.device != "cpu" else 0.0
+        num_gpus = 1.0 if gpus and job.device != "cpu" and job.engine != "openvino" else 0.0
     if (job.device == "cuda" and not num_gpus) or num_gpus > gpus:
         raise ValueError(f"{num_gpus or 1:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu")
     threads = job.threads or (GPU_THREADS if num_gpus else CPU_THREADS)

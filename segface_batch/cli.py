@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from segface_batch import catalog, job as jobs
 from segface_batch.job import Job
+from segface_batch.model import engine as engines
 from segface_batch.storage import configure, options
 
 FIRST_JOB = """\
@@ -183,7 +184,12 @@ def _annotate_options(sub: Parser) -> None:
     model.add_argument("--device", choices=jobs.DEVICES, default="auto",
                        help="where the network runs (default: %(default)s: GPUs where Ray has some)")  # fmt: skip
     model.add_argument("--precision", choices=jobs.PRECISIONS, default="fp32",
-                       help="bf16 is faster and not exact (default: %(default)s)")  # fmt: skip
+                       help="bf16 is faster on a device that has it, and not exact (default: %(default)s)")  # fmt: skip
+    model.add_argument("--engine", choices=engines.ENGINES, default="auto",
+                       help="what runs the network; openvino is for CPUs and needs the extra of that name "
+                            "(default: %(default)s: openvino where it is installed and no GPU is)")  # fmt: skip
+    model.add_argument("--compile", action="store_true",
+                       help="compile the network with torch, if the job is long enough for it")  # fmt: skip
     model.add_argument("--parser", metavar="MODULE:CLASS",
                        help="a network of your own: a subclass of segface_batch.parse.ParseUnits")  # fmt: skip
     faces = sub.add_argument_group("faces")

@@ -50,6 +50,14 @@ def ray_running() -> Iterator[None]:
         ray.shutdown()
 
 
+def on_cluster() -> bool:
+    """Whether a run here may use other machines than this one."""
+    if os.environ.get("RAY_ADDRESS"):
+        return True
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized() and len(ray.nodes()) > 1
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Ray's errors carry the traceback of the worker as text, whose last line says what happened."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from segface_batch import catalog
+from segface_batch.model import engine as engines
 from segface_batch.storage import options
 
 PRECISIONS = ("fp32", "bf16")
@@ -52,7 +53,9 @@ class Job:
     min_score: float = DEFAULT_MIN_SCORE
     max_faces: int | None = None  # the largest ones of a picture
     device: str = "auto"
+    engine: str = "auto"  # torch or openvino; recorded by the run, so that a resume takes the same
     precision: str = "fp32"
+    compile: bool = False  # torch's, where that is possible and the job long enough
     batch_size: int | None = None
     actors: tuple[int, int] | None = None  # least and most parser actors
     threads: int | None = None  # CPU threads of an actor
@@ -83,6 +86,9 @@ class Job:
     def __post_init__(self) -> None:
         checkpoint = catalog.find(self.checkpoint)
         _one_of("device", self.device, DEVICES)
+        _one_of("engine", self.engine, engines.ENGINES)
+        if self.engine == "openvino":
+            engines.check_openvino("cuda" if self.num_gpus else self.device, self.compile)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
         if not 0 < self.min_score < 1:

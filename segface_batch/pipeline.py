@@ -13,19 +13,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from segface_batch import catalog, storage
 from segface_batch.chain import MAX_RETRIES, Chain, Staged, Work
-from segface_batch.cluster import ray_running
+from segface_batch.cluster import on_cluster, ray_running
 from segface_batch.inputs import plan as planning, sources
 from segface_batch.inputs.known import Known
 from segface_batch.inputs.plan import Plan, Range
 from segface_batch.job import Job
-from segface_batch.model import weights
+from segface_batch.model import engine as engines, weights
 from segface_batch.output import lease, parts, run as runs
 from segface_batch.output.parts import Staging
 from segface_batch.output.run import Retry
@@ -33,6 +33,9 @@ from segface_batch.parse import error_rows
 
 #: Logical CPUs of a task that publishes.
 PUBLISH_CPUS = 0.25
+
+#: Compiling takes an actor a minute or more of CPU time and saves it some 0.1 s per picture.
+COMPILE_FROM = 2_000
 
 #: A run ends when more units, or in the end pictures, than this and than a hundredth of all kill their workers.
 MOST_CRASHES = 16
@@ -44,6 +47,9 @@ class Progress(Protocol):
     def phase(self, what: str) -> None:
         """A new phase begins."""
 
+    def note(self, text: str) -> None:
+        """Something that was decided."""
+
     def pictures(self, done: int, total: int, errors: int) -> None:
         """`done` of the plan's `total` pictures have rows; `errors` of this run's have no mask."""
 
@@ -52,6 +58,8 @@ class Silence:
     """Nobody is told."""
 
     def phase(self, what: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
     def pictures(self, done: int, total: int, errors: int) -> None: ...
 
@@ -86,9 +94,11 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     if job.weights_sha256 not in (None, sha256):
         raise ValueError(f"{weights_file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
     run = runs.read(out)
+    job = _with_engine(job, run, progress)
     if run is None:
         _check_is_empty(out)
         name, carried = _plan(job, out, progress)
+        job = _with_compiler(job, planning.read(runs.plan_folder(out), [name]).pictures, progress)
         run = runs.start(out, job, sha256, name, carried)
     else:
         runs.check(out, run, job, sha256)
@@ -110,6 +120,38 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     manifest = parts.finish(out, plan)
     status, errors = manifest["status"], manifest["errors"]
     return Summary(job.output, plan.pictures, status, errors, plan.skipped, driver.parsed, driver.seconds)
+
+
+def _with_engine(job: Job, run: dict[str, Any] | None, progress: Progress) -> Job:
+    """The job with the engine that the run has, or with the one that is best here; the results' last bits depend on it,
+    and on whether the network is compiled."""
+    if run is not None:
+        settings = run["settings"]
+        engine = settings.get("engine") if job.engine == "auto" else job.engine
+        return replace(job, engine=engine, compile=job.compile and settings.get("compile"))
+    if job.engine != "auto":
+        return job
+    # Of the machines of a cluster, and of a parser that somebody else wrote, we know nothing.
+    if on_cluster() or job.parser is not None or job.num_gpus or job.compile:
+        return replace(job, engine="torch")
+    job = replace(job, engine=engines.choose("auto", job.device))
+    progress.note(f"the network is run by {job.engine}, {job.precision}; --engine chooses another")
+    return job
+
+
+def _with_compiler(job: Job, pictures: int, progress: Progress) -> Job:
+    """The job without `compile` where that is no gain."""
+    if not job.compile:
+        return job
+    reason = None
+    if pictures < COMPILE_FROM:
+        reason = f"{pictures:,} pictures take less time than compiling, which pays from about {COMPILE_FROM:,} on"
+    elif not on_cluster():
+        reason = engines.no_compiler()
+    if reason is None:
+        return job
+    progress.note(f"the network is not compiled: {reason}")
+    return replace(job, compile=False)
 
 
 def _check_is_empty(out: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from functools import cache
 from glob import glob
 from pathlib import Path
@@ -31,7 +32,7 @@ def check_openvino(device: str, compile: bool) -> None:
     if not has_openvino():
         raise ValueError("--engine openvino needs its package: pip install 'segface-batch[openvino]'")
     if device == "cuda":
-        raise ValueError("--engine openvino is for CPUs: leave out --device cuda or --engine openvino")
+        raise ValueError("--engine openvino is for CPUs: leave out --engine openvino, or --device cuda and --num-gpus")
     if compile:
         raise ValueError("--compile is for torch: leave out --compile or --engine openvino")
 
@@ -43,6 +44,13 @@ def has_openvino() -> bool:
 def has_gpu() -> bool:
     """Whether this machine has an Nvidia GPU that this process may use."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and bool(glob("/dev/nvidia[0-9]*"))
+
+
+def no_compiler() -> str | None:
+    """Why torch.compile cannot work here, None where it can."""
+    if any(map(shutil.which, ("g++", "clang++", "gcc", "clang"))):
+        return None
+    return "it needs a C++ compiler, g++ or clang++"
 
 
 @cache

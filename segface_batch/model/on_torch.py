@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class TorchEngine:
         on_cpu = self.device.type == "cpu"
         if precision == "bf16" and on_cpu and not engine.cpu_has_bf16():
             log.warning("this CPU has no instructions for bfloat16: bf16 is slower here than fp32")
-        if compile and (reason := _no_compiler(self.device.type)):
+        if compile and (reason := engine.no_compiler()):
             log.warning("the network is not compiled: %s", reason)
             compile = False
         network = Inference(weights.load(checkpoint, path), checkpoint.resolution, split=on_cpu and not compile)
@@ -76,14 +75,3 @@ class TorchEngine:
         if self.device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
-
-
-def _no_compiler(device: str) -> str | None:
-    """Why torch.compile cannot work here."""
-    if device == "cpu":
-        return None if shutil.which("g++") or shutil.which("clang++") else "it needs a C++ compiler, g++ or clang++"
-    try:
-        import triton  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return "it needs the package triton"
-    return None if shutil.which("gcc") or shutil.which("clang") else "it needs a C compiler, gcc or clang"

@@ -53,6 +53,8 @@ class FaceParser:
         path = weight_files.locate(self.checkpoint, weights, revision)
         if weights_sha256 is not None:
             weight_files.verify(path, weights_sha256)
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision {precision}: choose fp32 or bf16")
         self.engine = "torch" if compile and engine == "auto" else engines.choose(engine, device)
         log.info("%s is run by %s, %s", checkpoint, self.engine, precision)
         if self.engine == "openvino":

@@ -23,7 +23,7 @@ from segface_batch.job import Job
 from segface_batch.output import records
 
 #: Packages that take part in the numbers or the bytes of the output.
-PACKAGES = ("segface-batch", "torch", "timm", "numpy", "pillow", "pyarrow", "ray")
+PACKAGES = ("segface-batch", "torch", "timm", "openvino", "numpy", "pillow", "pyarrow", "ray")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def start(out: str, job: Job, weights_sha256: str, plan: str, carried: pa.Schema
         "plan": plan,
         "resolution": checkpoint.resolution,
         **records.describe(checkpoint.dataset, carried),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES if name != "openvino" or job.engine == name},
     }
     if storage.put(_place(out), json.dumps(run, indent=1).encode()):
         return run
@@ -129,7 +129,9 @@ def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
         "weights_sha256": weights_sha256,
         "faces": job.faces,
         **{name: getattr(job, name) for name in ("min_face", "min_score", "max_faces") if job.faces == "detect"},
+        "engine": job.engine,
         "precision": job.precision,
+        "compile": job.compile,
         "max_pixels": job.max_pixels,
         "part_rows": job.part_rows,
     }
