@@ -12,6 +12,7 @@ inside the attention between tokens and features.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +142,8 @@ class Dense(nn.Module):
         queries = queries * queries.shape[-1] ** -0.5
         scores = torch.cat([queries @ heads(keys).transpose(2, 3) for keys, *_ in products], dim=-1)
         shares = scores.softmax(-1).split([keys.shape[1] for keys, *_ in products], dim=-1)
-        found = sum(share @ heads(values) for share, (*_, values) in zip(shares, products, strict=True))
+        read = [share @ heads(values) for share, (*_, values) in zip(shares, products, strict=True)]
+        found = read[0] if len(read) == 1 else torch.stack(read).sum(0)
         return self.reading.out_proj(found.transpose(1, 2).flatten(2))
 
     def write(self, keys: Tensor, values: Tensor, products: list[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -155,7 +157,7 @@ class Dense(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(*weight.shape[::-1], device="meta")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     return layer
 
@@ -164,7 +166,8 @@ def _without_batch_norm(network: Backbone) -> Backbone:
     """A copy with the same tensors, where every batch normalisation is part of the convolution before it."""
     network = copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()})
     for module in list(network.modules()):
-        before = None
+        before: Any = None
+        child: Any
         for name, child in module.named_children():
             if isinstance(before, nn.Conv2d) and isinstance(child, nn.BatchNorm2d):
                 before.weight, before.bias = fuse_conv_bn_weights(

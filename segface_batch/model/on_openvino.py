@@ -10,6 +10,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ class OpenvinoEngine:
             log.warning("this CPU has no instructions for bfloat16: OpenVINO computes in float32")
         self.request = compiled.create_infer_request()
 
-    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> np.ndarray:
-        """(B, R, R, 3) uint8 RGB -> (B, R, R) uint8 class ids; one picture after the other, as suits a CPU."""
+    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], np.ndarray]:
+        """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> what gives the class ids (B, R, R) uint8.
+
+        One picture goes after the other, as suits a CPU.
+        """
         inputs = [pixels]
         if landmarks is not None:
             import torch
@@ -59,10 +63,7 @@ class OpenvinoEngine:
         for number in range(len(pixels)):
             self.request.infer([array[number : number + 1] for array in inputs], share_inputs=True)
             labels[number] = self.request.get_output_tensor().data[0]
-        return labels
-
-    def finish(self, started: np.ndarray) -> np.ndarray:
-        return started
+        return lambda: labels
 
 
 def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
@@ -74,7 +75,10 @@ def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.
             _keep(graph, target)
         except OSError as error:
             log.warning("the network as OpenVINO has it cannot be kept in %s: %s", target.parent, error)
-        return graph
+            with tempfile.TemporaryDirectory() as folder:
+                _keep(graph, Path(folder) / "network")
+                return core.read_model(Path(folder) / "network" / "network.xml")
+    # Also by who has just made it: as it is made it gives other last bits than when it is read again.
     return core.read_model(target / "network.xml")
 
 

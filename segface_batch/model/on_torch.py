@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,27 +49,25 @@ class TorchEngine:
             self.network = torch.compile(self.network, mode=mode, fullgraph=True, dynamic=False)
 
     @torch.inference_mode()
-    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Tensor | tuple[Tensor, Any]:
-        """(B, R, R, 3) uint8 RGB -> the labels, for `finish`; on a GPU as soon as the work is handed over."""
-        grids = ()
-        if landmarks is not None:
-            grids = warp.grids(self._uploaded(landmarks), self.resolution)
+    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], np.ndarray]:
+        """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> what waits for the class ids (B, R, R) uint8.
+
+        On a GPU the work is only handed over, in the order of the calls, and copies run beside it.
+        """
+        grids = () if landmarks is None else warp.grids(self._uploaded(landmarks), self.resolution)
         labels = self.network(self._uploaded(pixels), *grids)
         if self.device.type == "cpu":
-            return labels
+            return labels.numpy
         host = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
         host.copy_(labels, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
-        return host, done
+        copied = torch.cuda.Event()
+        copied.record()
 
-    def finish(self, started: Tensor | tuple[Tensor, Any]) -> np.ndarray:
-        """(B, R, R) uint8 class ids, when they are there."""
-        if isinstance(started, Tensor):
-            return started.numpy()
-        host, done = started
-        done.synchronize()
-        return host.numpy()
+        def finish() -> np.ndarray:
+            copied.synchronize()
+            return host.numpy()
+
+        return finish
 
     def _uploaded(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)

@@ -90,8 +90,8 @@ class FaceParser:
         fill = np.arange(self.batch_size) % count
         points = None if landmarks is None else landmarks[first : first + count][fill]
         with self._one_at_a_time:
-            started = self.runs.start(pixels[fill], points)
-        return self.runs.finish(started)[:count]
+            finish = self.runs.start(pixels[fill], points)
+        return finish()[:count]
 
     def parse(
         self, images: Iterable[np.ndarray | Image.Image], landmarks: Sequence[np.ndarray] | None = None

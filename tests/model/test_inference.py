@@ -1,0 +1,138 @@
+"""Every way to run the network, against what the official code computed (tests/data/reference)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segface_batch import FaceParser
+from segface_batch.catalog import PUBLISHED, find
+from segface_batch.model import engine, warp, weights
+from segface_batch.model.inference import Inference
+from segface_batch.model.segface import normalised
+from tests import filled
+from tests.model.test_parity import TOLERANCE
+from tests.parity_table import Golden, framed, golden
+from tests.reference_graph import ReferenceGraph
+
+CHEAP = ("mobilenet_celeba_512", "swinb_lapa_224")
+
+#: One of each backbone and data set; between them, resolutions differ in nothing that the engines see.
+KINDS = (
+    *("convnext_celeba_512", "efficientnet_celeba_512", "mobilenet_celeba_512", "resnet_celeba_512"),
+    *("swinb_celeba_256", "swinv2b_celeba_512", "swinb_lapa_224", "swinb_helen_512"),
+)
+
+
+@pytest.fixture(scope="module")
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    path = filled.published_file(request.param, tmp_path_factory.mktemp("published"))
+    yield request.param, path
+    path.unlink()  # up to 370 MB each
+
+
+def of(names: tuple[str, ...]) -> pytest.MarkDecorator:
+    """The checkpoints as parameter; all but the cheap ones are slow."""
+    marked = [pytest.param(name, marks=() if name in CHEAP else pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("published", marked, indirect=True)
+
+
+def pictures(name: str, theirs: Golden) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels (2, R, R, 3) uint8 and LaPa's landmarks (2, 5, 2) of the recorded pictures."""
+    frames = [framed(find(name), picture) for picture in theirs.meta["pictures"]]
+    fives = [frame.landmarks for frame in frames if frame.landmarks is not None]
+    return np.stack([frame.pixels for frame in frames]), np.stack(fives) if fives else None
+
+
+def check(mask: np.ndarray, theirs: Golden) -> None:
+    """As exact as float32 allows."""
+    assert mask.dtype == np.uint8
+    wrong = mask != theirs.arrays["mask"]
+    assert not wrong[theirs.safe].any()
+    assert wrong.mean() <= 1e-3
+
+
+@of(tuple(PUBLISHED))
+def test_folded_weights_give_the_official_logits_and_masks(published: tuple[str, Path]) -> None:
+    name, path = published
+    theirs = golden(name)
+    pixels, landmarks = pictures(name, theirs)
+    grids = () if landmarks is None else warp.grids(torch.from_numpy(landmarks), pixels.shape[1])
+    network = Inference(weights.load(find(name), path), pixels.shape[1], split=True).eval()
+    with torch.inference_mode():
+        logits = network.logits(torch.from_numpy(pixels), *grids)
+        mask = network(torch.from_numpy(pixels), *grids)
+    assert theirs.difference("logits", logits) < TOLERANCE
+    check(mask.numpy(), theirs)
+    # A few features at a time, or all together: the same but for what rounding does to ties.
+    assert (mask == logits.argmax(1)).float().mean() > 0.99999
+
+
+@of(KINDS)
+def test_openvino_gives_the_official_masks(
+    published: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, path = published
+    monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path))
+    theirs = golden(name)
+    made = FaceParser(name, weights=str(path), engine="openvino", threads=2).labels(*pictures(name, theirs))
+    check(made, theirs)
+    (kept,) = (tmp_path / "openvino").iterdir()
+    assert {file.name for file in kept.iterdir()} == {"network.xml", "network.bin"}
+    again = FaceParser(name, weights=str(path), engine="openvino", threads=2).labels(*pictures(name, theirs))
+    assert np.array_equal(again, made)
+
+
+@of(("mobilenet_celeba_512", "swinb_lapa_224", "swinb_helen_512"))
+def test_the_published_graph_gives_the_recorded_logits(published: tuple[str, Path]) -> None:
+    name, path = published
+    theirs = golden(name)
+    pixels, landmarks = pictures(name, theirs)
+    graph = ReferenceGraph(find(name), weights.load(find(name), path))
+    inputs = normalised(torch.from_numpy(pixels)), None if landmarks is None else torch.from_numpy(landmarks)
+    assert theirs.difference("logits", graph.logits(*inputs)) < TOLERANCE
+    check(graph.classes(*inputs).to(torch.uint8).numpy(), theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(engine.no_compiler() is not None, reason="no compiler here")
+@pytest.mark.parametrize("published", ["mobilenet_celeba_512"], indirect=True)
+def test_a_compiled_network_gives_the_official_masks(published: tuple[str, Path]) -> None:
+    name, path = published
+    theirs = golden(name)
+    parser = FaceParser(name, weights=str(path), device="cpu", compile=True)
+    assert parser.engine == "torch"
+    check(parser.labels(*pictures(name, theirs)), theirs)
+
+
+@pytest.mark.parametrize("engine_name", ["torch", "openvino"])
+def test_bf16_is_close_and_says_so_where_the_cpu_has_none(
+    engine_name: str, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = golden("mobilenet_celeba_512")
+    pixels, _ = pictures("mobilenet_celeba_512", theirs)
+    parser = FaceParser(
+        "mobilenet_celeba_512", weights=str(weights), device="cpu", engine=engine_name, precision="bf16"
+    )
+    same = parser.labels(pixels[:1]) == theirs.arrays["mask"][:1]
+    assert same[theirs.safe[:1]].mean() > 0.95
+    assert ("no instructions for bfloat16" in caplog.text) == (not engine.cpu_has_bf16())
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    parser = FaceParser("demo-synthetic", device="cpu", compile=True)
+    messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert messages == ["the network is not compiled: it needs a C++ compiler, g++ or clang++"]
+    assert parser.labels(np.zeros((1, 192, 192, 3), np.uint8)).shape == (1, 192, 192)
+
+
+def test_settings_that_openvino_cannot_have_are_refused() -> None:
+    with pytest.raises(ValueError, match="--engine openvino is for CPUs"):
+        FaceParser("demo-synthetic", engine="openvino", device="cuda")
+    with pytest.raises(ValueError, match="--compile is for torch"):
+        FaceParser("demo-synthetic", engine="openvino", compile=True)
