@@ -10,6 +10,7 @@ B: batch; K: classes; R: side of the picture; C: channels; H, W: R/4.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class ReferenceGraph:
     """Pixels to class ids as the official evaluation computes them."""
 
     def __init__(self, checkpoint: Checkpoint, network: SegFace) -> None:
-        self.network = network
+        self.network: Any = network  # what torch keeps in lists has no type
         # Helen's model decodes twice and throws the first result away.
         self.decodings = 2 if checkpoint.dataset.name == "Helen" else 1
 
@@ -42,8 +43,9 @@ class ReferenceGraph:
             there, back = warp.grids(landmarks, pixels.shape[-1])
             pixels = warp.sampled(pixels, there)
         fused = self._fused(self.network.backbone(pixels))
-        for _ in range(self.decodings):
-            logits = self._decoded(fused)
+        for _ in range(self.decodings - 1):
+            self._decoded(fused)
+        logits = self._decoded(fused)
         return logits if back is None else warp.sampled(logits, back)
 
     def _fused(self, maps: list[Tensor]) -> Tensor:

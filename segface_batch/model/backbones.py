@@ -14,10 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
-from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from segface_batch.model.imports import compiler_on_demand
+
+with compiler_on_demand():
+    import timm
+    from timm.models.swin_transformer import window_partition, window_reverse
 
 #: (pattern in a timm name, replacement) pairs, all applied one after the other; the result is the official name.
 Names = tuple[tuple[str, str], ...]

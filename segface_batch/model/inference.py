@@ -39,6 +39,10 @@ class Inference(nn.Module):
     """
 
     class_tokens: Tensor
+    transformer: Any
+    maps: Any
+    dense: Any
+    upscaling: Any
 
     @torch.no_grad()
     def __init__(self, network: SegFace, resolution: int, *, split: bool) -> None:
@@ -46,7 +50,7 @@ class Inference(nn.Module):
         self.split = split
         self.side = resolution // 4
         self.backbone = _without_batch_norm(network.backbone)
-        decoder = network.face_decoder
+        decoder: Any = network.face_decoder  # what torch keeps in lists has no type
         self.transformer, self.hypernetwork = decoder.transformer, decoder.output_hypernetwork_mlps
         code = network.pe_layer(self.side, self.side).flatten(0, 1)
         self.register_buffer("class_tokens", decoder.class_tokens())
@@ -170,9 +174,11 @@ def _without_batch_norm(network: Backbone) -> Backbone:
         child: Any
         for name, child in module.named_children():
             if isinstance(before, nn.Conv2d) and isinstance(child, nn.BatchNorm2d):
+                assert child.running_mean is not None
+                assert child.running_var is not None
+                statistics = child.running_mean, child.running_var, child.eps
                 before.weight, before.bias = fuse_conv_bn_weights(
-                    *(before.weight, before.bias, child.running_mean, child.running_var),
-                    *(child.eps, child.weight, child.bias),
+                    before.weight, before.bias, *statistics, child.weight, child.bias
                 )
                 setattr(module, name, getattr(child, "act", nn.Identity()))  # timm's have their activation in them
             before = child

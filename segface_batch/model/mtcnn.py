@@ -17,9 +17,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from segface_batch.inputs.faces import NO_FACES, Faces
+from segface_batch.model.imports import compiler_on_demand
+
+with compiler_on_demand():
+    from torchvision.ops import nms
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "mtcnn.safetensors"
 

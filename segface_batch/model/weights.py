@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from segface_batch import storage
@@ -48,6 +48,9 @@ _FORMAT = "segface-batch 1"
 
 #: Seconds for the hub or another server to answer at all, before we say that it does not.
 _TIMEOUT = 5.0
+
+#: What fills weights with random numbers, in torch and in torch.nn.init.
+_RANDOM = frozenset(("normal_", "uniform_", "erfinv_", "kaiming_normal_", "kaiming_uniform_"))
 
 #: The counter of batches in every batch normalisation, which only training reads.
 _COUNTER = "num_batches_tracked"
@@ -121,12 +124,29 @@ def load(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> SegFace:
     named = metadata.get("checkpoint", checkpoint.name)
     if named != checkpoint.name:
         raise ValueError(f"{path} holds the checkpoint '{named}', not '{checkpoint.name}'")
-    network = SegFace(checkpoint)
+    with _unfilled():
+        network = SegFace(checkpoint)
     sources = _sources(checkpoint, network)
     _check_fit(checkpoint, path, tensors, sources)
     # Only the counters are left out, which the sources do not list.
     network.load_state_dict({name: source.take(tensors[source.name]) for name, source in sources.items()}, strict=False)
     return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def _unfilled() -> Iterator[None]:
+    """Modules made in here skip their random weights, which take as long as reading the true ones."""
+    from torch.overrides import TorchFunctionMode
+
+    class Unfilled(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if getattr(func, "__name__", "") in _RANDOM:
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **kwargs)
+
+    with Unfilled():
+        yield
 
 
 def convert(checkpoint: Checkpoint, source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
