@@ -24,6 +24,15 @@ MISTAKES = {
     ),
     "device": ({"device": "gpu"}, "--device gpu: choose one of auto, cpu, cuda"),
     "precision": ({"precision": "fp16"}, "--precision fp16: choose one of fp32, bf16"),
+    "engine": ({"engine": "onnx"}, "--engine onnx: choose one of auto, torch, openvino"),
+    "engine of a GPU": (
+        {"engine": "openvino", "num_gpus": 1.0},
+        "--engine openvino is for CPUs: leave out --engine openvino, or --device cuda and --num-gpus",
+    ),
+    "compiled engine": (
+        {"engine": "openvino", "compile": True},
+        "--compile is for torch: leave out --compile or --engine openvino",
+    ),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
     "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
     "no GPU": (
