@@ -21,6 +21,14 @@ SMALL = "mobilenet_celeba_512"
 PORTRAITS = Path(segface_batch.__file__).parent / "assets" / "faces" / "portraits"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests keep for later, they keep for each other only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file in the published layout for SMALL, its weights filled by rule: real shapes, meaningless masks."""

@@ -54,8 +54,9 @@ class Inference(nn.Module):
         self.transformer, self.hypernetwork = decoder.transformer, decoder.output_hypernetwork_mlps
         code = network.pe_layer(self.side, self.side).flatten(0, 1)
         self.register_buffer("class_tokens", decoder.class_tokens())
+        projections: Any = network.linear_c
         self.maps = nn.ModuleList(
-            _linear(*project.product(mix)) for project, mix in zip(network.linear_c, network.mixes(), strict=True)
+            _linear(*project.product(mix)) for project, mix in zip(projections, network.mixes(), strict=True)
         )
         self.dense = nn.ModuleList(
             Dense(code, layer.cross_attn_token_to_image, layer.cross_attn_image_to_token)
