@@ -23,20 +23,20 @@ def pictures() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def one_by_one(weights: Path, pictures: list[np.ndarray]) -> np.ndarray:
-    return FaceParser(SMALL, weights=str(weights), device="cpu").parse(pictures)
+    return FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch").parse(pictures)
 
 
 def test_a_batch_that_is_not_full_gives_each_picture_its_mask(
     weights: Path, pictures: list[np.ndarray], one_by_one: np.ndarray
 ) -> None:
-    masks = FaceParser(SMALL, weights=str(weights), device="cpu", batch_size=2).parse(pictures)
+    masks = FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch", batch_size=2).parse(pictures)
     assert (masks.shape, masks.dtype) == ((3, 512, 512), np.uint8)
     # Another batch size adds in another order; a pixel on the edge between two classes may change sides.
     assert (masks == one_by_one).mean(axis=(1, 2)).min() > 0.9999
 
 
 def test_bf16_gives_nearly_the_same_masks(weights: Path, pictures: list[np.ndarray], one_by_one: np.ndarray) -> None:
-    parser = FaceParser(SMALL, weights=str(weights), device="cpu", precision="bf16")
+    parser = FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch", precision="bf16")
     same = (parser.parse(pictures[:1]) == one_by_one[:1]).mean()
     # Filled weights have many near ties; trained ones fewer.  Equal to the last pixel would mean that fp32 ran.
     assert 0.8 < same < 1
