@@ -202,7 +202,7 @@ def test_boxes_that_are_no_place_are_rows_with_an_error(tmp_path: Path) -> None:
 
 def test_a_crowd_is_framed_when_the_network_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, truth = group(tmp_path, 5, 4, 4)
-    detector = {"min_score": 0.9}
+    detector = {"name": "mtcnn", "min_score": 0.9}
     parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**7, detector=detector)
     at_once = rows(tmp_path, [{"uri": "group.png"}], parser)
     monkeypatch.setattr(parse, "FRAMED_AHEAD", 2)
