@@ -70,14 +70,12 @@ def test_python_ray_and_uv_are_the_same_everywhere() -> None:
 def test_every_image_is_of_this_version() -> None:
     images = {overlay: templates(overlay)["head"]["spec"]["containers"][0]["image"] for overlay in OVERLAYS}
     images["launcher"] = yaml_of("aws/cluster.yaml")["docker"]["image"]
-    repository, version = "111122223333.dkr.ecr.us-east-1.amazonaws.com/segface-batch", PROJECT["version"]
-    assert images == {
-        "cpu": f"{repository}:{version}-cpu",
-        "gpu-spot": f"{repository}:{version}",
-        "launcher": f"{repository}:{version}-launcher",
-    }
-    for image in images.values():
-        assert image in text("README.md")
+    registry, version = "111122223333.dkr.ecr.us-east-1.amazonaws.com", PROJECT["version"]
+    tags = {"cpu": f"{version}-cpu", "gpu-spot": version, "launcher": f"{version}-launcher"}
+    assert images == {name: f"{registry}/segface-batch:{tag}" for name, tag in tags.items()}
+    assert f"R={registry}\n" in text("README.md")
+    built = re.findall(r"^docker build .* -t \$R/segface-batch:(\S+)", text("README.md"), re.MULTILINE)
+    assert sorted(built) == sorted(tags.values())
 
 
 def test_nobody_is_root_at_run_time() -> None:
