@@ -23,7 +23,7 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Starts Ray on every node, the command on the first, and ends both.
 srun --cpus-per-task "$SLURM_CPUS_ON_NODE" ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_ON_NODE" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --metrics-export-port 8080 \
-  -- segface-batch annotate "$INPUT" "$OUTPUT" "$@"
+  -- env RAY_ADDRESS="$head:6379" segface-batch annotate "$INPUT" "$OUTPUT" "$@"
 
 # symmetric-run ends with 0 also where Ray did not start.
 segface-batch verify --quick "$OUTPUT"

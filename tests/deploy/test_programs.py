@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from segface_batch import Job, cli
-from tests.deploy.files import DEPLOY, PROGRAMS, commands, run, text, yaml_of
+from segface_batch.output import verify
+from tests.conftest import PORTRAITS
+from tests.deploy.files import DEPLOY, PROGRAMS, ROOT, commands, run, text, yaml_of
+
+#: Slurm on one node: what it tells a job, and its two programs.
+SLURM = {"SLURM_JOB_NODELIST": "node", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
+SRUN = '#!/bin/bash\nwhile [ "$1" != ray ]; do shift; done\nexec "$@"\n'
+SCONTROL = "#!/bin/bash\necho 127.0.0.1\n"
+
+#: A machine of its own, whose Ray the script may end.
+ISOLATED = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "bash", "-ec"]
+SET_UP = "ip link set lo up; mount -t tmpfs tmpfs /dev/shm; mount -t tmpfs tmpfs /tmp; exec bash deploy/slurm.sh "
 
 
 def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
@@ -43,3 +57,26 @@ def test_the_readme_names_every_file() -> None:
     for path in DEPLOY.rglob("*"):
         if path.is_file() and "kuberay" not in path.parts and path.name != "README.md":
             assert path.relative_to(DEPLOY).as_posix() in text("README.md"), path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has namespaces")
+def test_the_batch_job_runs_on_one_node() -> None:
+    # Not below /tmp, which the job has one of its own of.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
+            (Path(place) / name).write_text(script)
+            (Path(place) / name).chmod(0o755)
+        out = f"{place}/out"
+        environment = SLURM | {"INPUT": str(PORTRAITS), "OUTPUT": out, "HOME": place}
+        done = subprocess.run(
+            [*ISOLATED, SET_UP + "--checkpoint demo-synthetic --actors 1"],
+            env={**os.environ, **environment, "PATH": f"{place}:{os.environ['PATH']}"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert verify.verify(out, quick=False).complete
