@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from segface_batch import catalog, storage
-from segface_batch.inputs.decode import DecodeError, decode
+from segface_batch.inputs.decode import DecodeError, decode, decode_reduced
 from segface_batch.inputs.fetch import nest, unnest
-from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given
+from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given, frame_whole
 from segface_batch.output import masks, records
 from segface_batch.output.statistics import class_pixels
 
@@ -45,7 +45,7 @@ class Prepared:
 
 class ParseUnits:
     """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found, `given` says that
-    landmarks place them; the rest is as in Job."""
+    landmarks place them, `fast` that large JPEGs are decoded in part; the rest is as in Job."""
 
     def __init__(
         self,
@@ -56,13 +56,14 @@ class ParseUnits:
         detector: dict[str, Any] | None = None,
         max_faces: int | None = None,
         given: bool = False,
+        fast: bool = False,
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
         self.parser = self.load(parser)
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
-        self.detector, self.max_faces, self.given = None, max_faces, given
+        self.detector, self.max_faces, self.given, self.fast = None, max_faces, given, fast
         if detector is not None:
             from segface_batch.model.mtcnn import Mtcnn
 
@@ -126,20 +127,27 @@ class ParseUnits:
         data, points = picture.pop("data"), picture["landmarks"]
         if picture["error"] is not None:
             return Prepared(error=picture["error"])
+        checkpoint = self.parser.checkpoint
         try:
-            image = decode(data, self.max_pixels)
+            if self.fast:
+                image, width, height = decode_reduced(data, self.max_pixels, checkpoint.resolution)
+            else:
+                image = decode(data, self.max_pixels)
+                width, height = image.size
         except DecodeError as error:
             return Prepared(error=str(error))
         if self.detector is not None:
             faces = self.detector.detect(image).largest(self.max_faces)
-            framed = tuple(frame_faces(image, self.parser.checkpoint, faces))
-            return Prepared(image.width, image.height, framed)
+            return Prepared(width, height, tuple(frame_faces(image, checkpoint, faces)))
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
-            framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
+            if self.fast:
+                framed = frame_whole(image, width, height, checkpoint, landmarks)
+            else:
+                framed = (frame_given if self.given else frame)(image, checkpoint, landmarks)
         except FramingError as error:
-            return Prepared(image.width, image.height, error=str(error))
-        return Prepared(image.width, image.height, (framed,))
+            return Prepared(width, height, error=str(error))
+        return Prepared(width, height, (framed,))
 
     def _parse(self, faces: Sequence[_Face]) -> None:
         """Label the faces together, and have their rows encoded in the background."""
