@@ -151,6 +151,7 @@ class Chain:
                         "max_faces": self.job.max_faces,
                         "given": self.job.faces == "given",
                         "fast": self.job.decode == "fast",
+                        "mask_space": self.job.mask_space,
                     },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,
@@ -170,10 +171,10 @@ class Chain:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
 
     def _detector(self) -> dict[str, Any] | None:
-        """Mtcnn's arguments, None where no faces are to be found."""
+        """The detector's name and arguments, None where no faces are to be found."""
         if self.job.faces != "detect":
             return None
-        return {"min_face": self.job.min_face, "min_score": self.job.min_score}
+        return {"name": self.job.detector, "min_face": self.job.min_face, "min_score": self.job.min_score}
 
     def _parser(self, num_gpus: float, threads: int) -> dict[str, Any]:
         """FaceParser's arguments."""

@@ -85,6 +85,10 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     sha256 = weights.sha256(weights_file)
     if job.weights_sha256 not in (None, sha256):
         raise ValueError(f"{weights_file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
+    if job.faces == "detect" and job.detector == "yunet":
+        from segface_batch.model import yunet
+
+        yunet.located()  # fails here where it would in every actor
     run = runs.read(out)
     if run is None:
         _check_is_empty(out)
@@ -159,7 +163,7 @@ def _pictures(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[sour
     return sources.pictures(
         job.inputs,
         skipped,
-        need_landmarks=job.needs_landmarks,
+        placed_by=job.placed_by,
         columns=job.columns,
         image_column=job.image_column,
     )
