@@ -29,7 +29,8 @@ ROUNDS, LIMIT, LARGE, BICUBIC = 9, 10**8, catalog.find("mobilenet_celeba_512"), 
 
 def obvious(jpeg: bytes) -> np.ndarray:
     pixels = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB").resize((512, 512), BICUBIC), np.float32)
-    return (pixels / 255 - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
+    return (pixels / 255 - mean) / std
 
 
 def main(images: Path = FACES / "rendered", labels: Path = TRUTH / "rendered") -> None:
