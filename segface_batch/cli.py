@@ -35,6 +35,7 @@ ANNOTATE_EXAMPLES = """\
 examples:
   segface-batch annotate faces/ out/
   segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # much faster on a CPU
+  segface-batch annotate faces/ out/ --decode fast                         # large JPEGs, not to the last bit
   segface-batch annotate photographs/ out/ --faces detect                   # any pictures: a row for each face
   segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
   segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
@@ -208,6 +209,9 @@ def _annotate_options(sub: Parser) -> None:
                       help="pictures in the network at once (default: 1, with a GPU 16)")  # fmt: skip
     work.add_argument("--max-pixels", metavar="N", type=int, default=jobs.DEFAULT_MAX_PIXELS,
                       help="larger pictures become errors 'too_large' (default: %(default)s)")  # fmt: skip
+    work.add_argument("--decode", choices=jobs.DECODE, default="exact",
+                      help="fast takes from JPEGs of twice the checkpoint's pixels or more only a part, which "
+                           "changes masks a little (default: %(default)s)")  # fmt: skip
     work.add_argument("--part-rows", metavar="N", type=int, default=jobs.DEFAULT_PART_ROWS,
                       help="pictures in one Parquet file (default: %(default)s)")  # fmt: skip
     what = sub.add_argument_group("input")

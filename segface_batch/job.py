@@ -14,6 +14,7 @@ from segface_batch.storage import options
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 FACES = ("whole", "detect", "given")
+DECODE = ("exact", "fast")
 DETECTORS = ("mtcnn", "yunet")
 MASK_SPACES = ("frame", "image")
 
@@ -66,6 +67,7 @@ class Job:
     threads: int | None = None  # CPU threads of an actor
     num_gpus: float | None = None  # GPUs of an actor
     max_pixels: int = DEFAULT_MAX_PIXELS
+    decode: str = "exact"  # or fast: of large JPEGs no more pixels than are needed
     part_rows: int = DEFAULT_PART_ROWS
     columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
     image_column: str | None = None  # of Parquet files with pictures
@@ -94,6 +96,11 @@ class Job:
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
+        _one_of("decode", self.decode, DECODE)
+        if self.decode == "fast" and self.faces != "whole":
+            raise ValueError(f"--decode fast is for whole pictures: leave it out, or --faces {self.faces}")
+        if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
+            raise ValueError(f"--decode fast is for whole pictures, {checkpoint.name} crops each: leave it out")
         _one_of("detector", self.detector, DETECTORS)
         _one_of("mask-space", self.mask_space, MASK_SPACES)
         if self.detector == "yunet" and find_spec("cv2") is None:

@@ -18,10 +18,18 @@ import pyarrow as pa
 from PIL import Image
 
 from segface_batch import catalog, storage
-from segface_batch.inputs.decode import DecodeError, decode
+from segface_batch.inputs.decode import DecodeError, decode, decode_reduced
 from segface_batch.inputs.faces import Detector, Faces
 from segface_batch.inputs.fetch import nest, unnest
-from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given, given_box
+from segface_batch.inputs.framing import (
+    Framed,
+    FramingError,
+    frame,
+    frame_faces,
+    frame_given,
+    frame_whole,
+    given_box,
+)
 from segface_batch.output import masks, records
 from segface_batch.output.paste import OUTSIDE, paste
 from segface_batch.output.statistics import class_pixels
@@ -58,7 +66,8 @@ class Prepared:
 
 class ParseUnits:
     """`parser` are FaceParser's arguments, `detector` those of the detector called `name` where faces are to be found,
-    `given` says that landmarks or boxes place them; the rest is as in Job."""
+    `given` says that landmarks or boxes place them, `fast` that large JPEGs are decoded in part; the rest is as in
+    Job."""
 
     def __init__(
         self,
@@ -69,6 +78,7 @@ class ParseUnits:
         detector: dict[str, Any] | None = None,
         max_faces: int | None = None,
         given: bool = False,
+        fast: bool = False,
         mask_space: str = "frame",
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
@@ -76,7 +86,7 @@ class ParseUnits:
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
-        self.max_faces, self.given, self.mask_space = max_faces, given, mask_space
+        self.max_faces, self.given, self.fast, self.mask_space = max_faces, given, fast, mask_space
         self.finds = detector is not None and not given
         self.detector_settings, self.device = detector or {}, parser.get("device", "cpu")
         # Where faces are found a picture may have many, and waits with them.
@@ -159,21 +169,29 @@ class ParseUnits:
         data, points = picture.pop("data"), picture["landmarks"]
         if picture["error"] is not None:
             return Prepared(error=picture["error"])
+        checkpoint = self.parser.checkpoint
         try:
-            image = decode(data, self.max_pixels)
+            if self.fast:
+                image, width, height = decode_reduced(data, self.max_pixels, checkpoint.resolution)
+            else:
+                image = decode(data, self.max_pixels)
+                width, height = image.size
         except DecodeError as error:
             return Prepared(error=str(error))
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
             if self.finds or (self.given and landmarks is not None and len(landmarks) == 2):
                 faces = self._faces(image, landmarks)
-                framed = frame_faces(image, self.parser.checkpoint, faces)
-                ready = list(islice(framed, FRAMED_AHEAD))
-                return Prepared(image.width, image.height, len(faces), chain(ready, framed))
-            framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
+                found = frame_faces(image, checkpoint, faces)
+                ready = list(islice(found, FRAMED_AHEAD))
+                return Prepared(width, height, len(faces), chain(ready, found))
+            if self.fast:
+                framed = frame_whole(image, width, height, checkpoint, landmarks)
+            else:
+                framed = (frame_given if self.given else frame)(image, checkpoint, landmarks)
         except FramingError as error:
-            return Prepared(image.width, image.height, error=str(error))
-        return Prepared(image.width, image.height, 1, (framed,))
+            return Prepared(width, height, error=str(error))
+        return Prepared(width, height, 1, (framed,))
 
     def _faces(self, image: Image.Image, corners: np.ndarray | None) -> Faces:
         """The faces of a photograph, or the one in a given box (2, 2)."""
