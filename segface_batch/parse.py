@@ -148,11 +148,11 @@ class ParseUnits:
             for number, framed in enumerate(prepared.faces):
                 if isinstance(framed, str):
                     rows[-1][number].set_result(_row(picture, prepared, number, framed))
-                else:
-                    waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
-            while len(waiting) >= self.parser.batch_size:
-                self._parse(waiting[: self.parser.batch_size])
-                waiting = waiting[self.parser.batch_size :]
+                    continue
+                waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
+                if len(waiting) == self.parser.batch_size:
+                    self._parse(waiting)
+                    waiting = []
         if waiting:
             self._parse(waiting)
         return [row.result() for faces in rows for row in faces]

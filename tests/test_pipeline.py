@@ -108,20 +108,6 @@ def test_broken_pictures_become_rows_and_change_no_others(weights: Path, tmp_pat
         assert without_place[0] == {name: without_place[1][name] for name in without_place[0]}
 
 
-def test_an_output_from_before_there_was_a_choice_was_decoded_exactly(
-    output: Path, weights: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(output, tmp_path / "out")
-    place = tmp_path / "out" / "_segface" / "run.json"
-    run = json.loads(place.read_text())
-    del run["settings"]["decode"]
-    place.write_text(json.dumps(run))
-    job = Job(str(PORTRAITS), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights))
-    assert annotate(job).parsed == 0
-    with pytest.raises(ValueError, match="was made with decode exact, not fast"):
-        annotate(replace(job, decode="fast"))
-
-
 def test_large_jpegs_may_be_decoded_in_part(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     picture = corpus.face(700, 500, random.Random(2))

@@ -53,11 +53,10 @@ def check(out: str, run: dict[str, Any], job: Job, weights_sha256: str) -> None:
             f"'{out}' was made by segface-batch {run['versions']['segface-batch']} with other columns; go on with that "
             "version, or name another output folder"
         )
-    made = {"decode": "exact", **run["settings"]}  # before there was a choice, it was exact
     for name, value in _settings(job, weights_sha256).items():
-        if made.get(name) != value:
+        if run["settings"].get(name) != value:
             raise ValueError(
-                f"'{out}' was made with {name} {made.get(name)}, not {value}; "
+                f"'{out}' was made with {name} {run['settings'].get(name)}, not {value}; "
                 "repeat that setting to resume, or name another output folder"
             )
 
