@@ -91,11 +91,11 @@ class Chain:
         if not works:
             return
         by_target = {work.target: work for work in works}
-        stage = partial(_stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
+        staging = partial(stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
         with _retries_as_arguments():
             parsed = self.parsed(works, alone=alone, again=again)
             parsed.context.max_errored_blocks = may_lose
-            staged = parsed.map_batches(stage, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
+            staged = parsed.map_batches(staging, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
@@ -141,16 +141,8 @@ class Chain:
                     **WHOLE_UNITS,
                 )
                 .map_batches(
-                    self._parse(),
-                    fn_constructor_kwargs={
-                        "parser": self._parser(num_gpus, threads),
-                        "max_pixels": self.job.max_pixels,
-                        "storage_options": self.job.storage_options,
-                        "s3_client": self.job.s3_client,
-                        "detector": self._detector(),
-                        "max_faces": self.job.max_faces,
-                        "given": self.job.faces == "given",
-                    },
+                    self.parser(),
+                    fn_constructor_kwargs=self.arguments(num_gpus, threads),
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,
                     num_gpus=num_gpus,
@@ -159,7 +151,8 @@ class Chain:
                 )
             )
 
-    def _parse(self) -> type[ParseUnits]:
+    def parser(self) -> type[ParseUnits]:
+        """The class of the actors."""
         if self.job.parser is None:
             return ParseUnits
         module, _, name = self.job.parser.partition(":")
@@ -167,6 +160,18 @@ class Chain:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
+
+    def arguments(self, num_gpus: float, threads: int) -> dict[str, Any]:
+        """What the class of the actors is made with."""
+        return {
+            "parser": self._parser(num_gpus, threads),
+            "max_pixels": self.job.max_pixels,
+            "storage_options": self.job.storage_options,
+            "s3_client": self.job.s3_client,
+            "detector": self._detector(),
+            "max_faces": self.job.max_faces,
+            "given": self.job.faces == "given",
+        }
 
     def _detector(self) -> dict[str, Any] | None:
         """Mtcnn's arguments, None where no faces are to be found."""
@@ -208,7 +213,7 @@ def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
     return fetch(unit.drop_columns("target"), **settings).append_column("target", unit["target"])
 
 
-def _stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
+def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
     """A unit of rows -> (target, errors, fatal), its rows staged."""
     target, fatal, errors = parsed["target"][0].as_py(), parsed["fatal"][0].as_py(), 0
     if fatal is None:

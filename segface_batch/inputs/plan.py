@@ -119,11 +119,9 @@ def write(
     `skipped` is read when all pictures are listed.  Holds the pictures of one range.
     """
     ranges: list[dict[str, Any]] = []
-    pictures = iter(pictures)
-    while members := list(itertools.islice(pictures, part_rows)):
-        sizes = list(_sizes(members))
+    for members, sizes in in_units(pictures, part_rows):
         index = first_range + len(ranges)
-        file = _put(folder, f"range-{index:05d}", ".parquet", _parquet(_table(members, first_unit, sizes, carried)))
+        file = _put(folder, f"range-{index:05d}", ".parquet", to_parquet(table(members, first_unit, sizes, carried)))
         ranges.append({"index": index, "first_unit": first_unit, "sizes": sizes, "file": file})
         first_unit += len(sizes)
     content = {
@@ -132,6 +130,13 @@ def write(
         "carried": base64.b64encode(carried.serialize()).decode(),  # any type that Arrow has
     }
     return _put(folder, "plan", ".json", json.dumps(content).encode())
+
+
+def in_units(pictures: Iterable[Picture], part_rows: int) -> Iterator[tuple[list[Picture], list[int]]]:
+    """The pictures of each range in turn, and how many of them each of its units has."""
+    pictures = iter(pictures)
+    while members := list(itertools.islice(pictures, part_rows)):
+        yield members, list(_sizes(members))
 
 
 def read(folder: str, names: Sequence[str]) -> Plan:
@@ -198,7 +203,8 @@ def _sizes(members: Sequence[Picture]) -> Iterator[int]:
     yield size
 
 
-def _table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], carried: pa.Schema) -> pa.Table:
+def table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], carried: pa.Schema) -> pa.Table:
+    """The rows of a range's file."""
     cells = [picture.cell or (None, None, None, None) for picture in members]
     columns = [
         [first_unit + number for number, size in enumerate(sizes) for _ in range(size)],
@@ -217,9 +223,10 @@ def _table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], ca
     return pa.table([pa.array(values, field.type) for values, field in zip(columns, whole, strict=True)], schema=whole)
 
 
-def _parquet(table: pa.Table) -> bytes:
+def to_parquet(rows: pa.Table) -> bytes:
+    """The content of a range's file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=table.num_rows)
+    pq.write_table(rows, sink, compression="zstd", row_group_size=rows.num_rows)
     return sink.getvalue().to_pybytes()
 
 
