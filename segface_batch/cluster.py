@@ -34,7 +34,8 @@ def ray_running() -> Iterator[None]:
         # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again (5 s).
         os.environ.setdefault("RAY_num_workers_soft_limit", "64")
         # One CPU more than there are cores, for the tasks that wait for storage.
-        local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
+        # "local": another Ray of this machine is nobody's business.
+        local = {"address": "local", "num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
