@@ -2,22 +2,19 @@
 
     python pipelines/measure_plan.py [PICTURES [CHECKPOINT [WEIGHTS]]]
 
-Rendered faces of the package, in paired rounds, each command in a process of its own; prints predicted and real wall
+Rendered faces, in paired rounds, each command in a process of its own; prints predicted and real wall
 time and bytes written.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from segface_batch.demo import FACES
+from segface_batch import bench
 
 ROUNDS = 3
 
@@ -32,15 +29,10 @@ def command(*words: object) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - started
 
 
-def main(pictures: int = 400, checkpoint: str = "demo-synthetic", weights: str | None = None) -> None:
+def main(pictures: str = "400", checkpoint: str = "demo-synthetic", weights: str | None = None) -> None:
     options = ["--checkpoint", checkpoint, *(["--weights", weights] if weights else [])]
     ratios = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "in").mkdir()
-        faces = sorted((FACES / "rendered").glob("*.jpg"))
-        for number in range(pictures):
-            shutil.copy(faces[number % len(faces)], folder / "in" / f"{number:05d}.jpg")
+    with bench.corpus(int(pictures)) as folder:
         for number in range(ROUNDS):
             told, _ = command("plan", folder / "in", folder / f"out-{number}", *options, "--json")
             _, real = command("annotate", folder / "in", folder / f"out-{number}", *options)
@@ -57,4 +49,4 @@ def main(pictures: int = 400, checkpoint: str = "demo-synthetic", weights: str |
 
 
 if __name__ == "__main__":
-    main(*(int(word) if word.isdigit() else word for word in sys.argv[1:]))
+    main(*sys.argv[1:])

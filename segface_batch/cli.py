@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,6 +61,14 @@ each on a line of its own.
 
 A sample is parsed as the job would do it; nothing is written.  Of several places the last is the output, of which only
 what is left to do is planned.
+"""
+
+BENCH_EXAMPLES = """\
+examples:
+  segface-batch bench
+  segface-batch bench --checkpoint mobilenet_celeba_512 --weights model_299.pt
+
+Only the ratios mean something on another machine, and only on one that does nothing else meanwhile.
 """
 
 VERIFY_EXAMPLES = """\
@@ -170,6 +179,13 @@ def command_line() -> Parser:
     plan.add_argument("--prices", metavar="FILE", help="TOML or JSON with prices (see below)")
     plan.add_argument("--json", action="store_true", help="print JSON")
     _job_options(plan)
+    bench = verb("bench", "time the steps and the pipeline on this machine", BENCH_EXAMPLES, _bench)
+    bench.add_argument("--checkpoint", metavar="NAME", default=catalog.DEMO_CHECKPOINT,
+                       help="which network (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--weights", metavar="FILE", help="its weights, a path or URL (default: the published file)")
+    bench.add_argument("--pictures", metavar="N", type=int, default=200,
+                       help="pictures of the pipeline's part (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--json", action="store_true", help="print JSON")
     verify = verb("verify", "check that every picture is in an output exactly once", VERIFY_EXAMPLES, _verify)
     verify.add_argument("out", help="folder or URL of the output")
     verify.add_argument("--quick", action="store_true", help="do not compare the files' sha256")
@@ -329,6 +345,29 @@ def _plan(chosen: argparse.Namespace) -> int:
         print(json.dumps(None if found is None else found.as_dict(), indent=1))
     else:
         print("all is done; nothing is left to plan" if found is None else "\n".join(lines(found)))
+    return 0
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:  # checks the settings
+        Job(folder, "memory://segface-bench", checkpoint=chosen.checkpoint, weights=chosen.weights)
+    if chosen.pictures < 16:
+        raise ValueError(f"--pictures {chosen.pictures}: give at least 16")
+    from segface_batch import bench
+
+    rows = bench.host(chosen.checkpoint) + bench.network(chosen.checkpoint, chosen.weights)
+    with bench.corpus(chosen.pictures) as folder:
+        job = Job(str(folder / "in"), str(folder / "out"), checkpoint=chosen.checkpoint, weights=chosen.weights)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # as in _run
+            pipeline, start = bench.overhead(job)
+    rows += pipeline
+    if chosen.json:
+        print(json.dumps({"rows": [vars(row) for row in rows], "start_seconds": start}, indent=1))
+        return 0
+    print("section   step          ms per picture   ratio")
+    for row in rows:
+        print(f"{row.section:<10}{row.name:<14}{1000 * row.seconds:>14.1f}{row.ratio:>8.2f}")
+    print(f"start-up: {start:.0f} s; bottleneck: {bench.bottleneck(rows)}")
     return 0
 
 

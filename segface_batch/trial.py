@@ -42,7 +42,8 @@ class Measured:
 
     `work` are seconds by step: CPU seconds of decode, detect, encode and stage, whose threads wait for cores; the time
     in which the network had pictures; the time that each unit waited for its bytes, added up.  `pictures`, `faces` and
-    `n_bytes` are those of each unit, `rows` all staged rows, `memory` the most bytes the process had; `fatal` ends a job.
+    `n_bytes` are those of each unit, `rows` all staged rows, `memory` the most bytes the process had; `fatal` would end
+    a job.
     """
 
     seconds: float
