@@ -32,6 +32,10 @@ MAX_UNIT = 64
 MAX_CELLS = 256
 #: A unit's encoded pictures travel through Ray's object store together.
 MAX_UNIT_BYTES = 64 * 2**20
+#: Where a plan has more pictures than this before a unit, units grow, in proportion to what is before them, up to
+#: LARGEST_UNIT: the driver's time goes by units.  Only pictures of known size, of which MAX_UNIT_BYTES bounds the sum.
+SMALL_PLAN = 2**20
+LARGEST_UNIT = 1024
 #: Few pictures become small units, so that all actors have work until the end.
 MIN_UNIT = 8
 UNITS_OF_A_RANGE = 256
@@ -132,11 +136,13 @@ def write(
     return _put(folder, "plan", ".json", json.dumps(content).encode())
 
 
-def in_units(pictures: Iterable[Picture], part_rows: int) -> Iterator[tuple[list[Picture], list[int]]]:
-    """The pictures of each range in turn, and how many of them each of its units has."""
+def in_units(pictures: Iterable[Picture], part_rows: int, before: int = 0) -> Iterator[tuple[list[Picture], list[int]]]:
+    """The pictures of each range in turn, and how many of them each of its units has; `before` come earlier in the
+    plan."""
     pictures = iter(pictures)
     while members := list(itertools.islice(pictures, part_rows)):
-        yield members, list(_sizes(members))
+        yield members, list(_sizes(members, before))
+        before += len(members)
 
 
 def read(folder: str, names: Sequence[str]) -> Plan:
@@ -176,13 +182,15 @@ def _put(folder: str, stem: str, suffix: str, content: bytes) -> str:
     return name
 
 
-def _sizes(members: Sequence[Picture]) -> Iterator[int]:
-    """How many pictures each unit of a range has: a function of the pictures alone.
+def _sizes(members: Sequence[Picture], before: int) -> Iterator[int]:
+    """How many pictures each unit of a range has: a function of the pictures and of their place in the plan alone.
 
     A unit is of loose pictures, of members of one tar file that lie together within MAX_UNIT_BYTES, or of rows of one
     row group.
     """
     usual = min(MAX_UNIT, max(MIN_UNIT, -(-len(members) // UNITS_OF_A_RANGE)))
+    if before >= SMALL_PLAN and all(picture.n_bytes for picture in members):
+        usual = min(LARGEST_UNIT, MAX_UNIT * before // SMALL_PLAN)
     container: Any = None
     size = most = n_bytes = start = 0
     for picture in members:
@@ -198,7 +206,7 @@ def _sizes(members: Sequence[Picture]) -> Iterator[int]:
             size = 0
         if size == 0:
             container, start, n_bytes = own, at, picture.n_bytes
-            most = usual if picture.cell is None else MAX_CELLS
+            most = usual if picture.cell is None else max(usual, MAX_CELLS)
         size += 1
     yield size
 
