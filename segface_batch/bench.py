@@ -125,17 +125,17 @@ def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
             num_gpus, threads, (_, most) = actors(job, len(paths))
         arguments = Chain(job, job.output, sha256).arguments(num_gpus, threads)["parser"]
         spent["bare loop"].append(_bare_seconds(paths, arguments, most) / len(paths))
-        clock = _Clock()
+        clock = Clock()
         out = f"{job.output}-{number}"
         annotate(Job(**{**vars(job), "output": out}), clock)
         spent["annotate"].append(clock.seconds_per_picture())
-        starts.append(clock.first[0] - clock.started)
+        starts.append(clock.start_seconds)
         shutil.rmtree(out)
     return _rows("pipeline", {name: statistics.median(s) for name, s in spent.items()}), statistics.median(starts)
 
 
-class _Clock:
-    """Is told how a run goes on."""
+class Clock:
+    """A run's progress, timed: from its start to the first rows (`start_seconds`), and from there to now."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -146,6 +146,10 @@ class _Clock:
     def pictures(self, done: int, total: int, errors: int) -> None:
         self.last = (time.monotonic(), done)
         self.first = self.last if self.first[1] == 0 else self.first
+
+    @property
+    def start_seconds(self) -> float:
+        return self.first[0] - self.started
 
     def seconds_per_picture(self) -> float:
         return (time.monotonic() - self.first[0]) / (self.last[1] - self.first[1])
