@@ -33,9 +33,15 @@ if TYPE_CHECKING:
 #: Logical CPUs of the tasks that mostly wait for storage; together they share the one that a local Ray has on top.
 FETCH_CPUS, STAGE_CPUS = 0.5, 0.25
 
-#: CPU threads of an actor: one on a CPU, where actors side by side beat threads inside one (README, "Speed"); on a
-#: GPU enough to decode for it.
-CPU_THREADS, GPU_THREADS = 1, 4
+#: CPU threads of an actor on a CPU, where actors side by side beat threads inside one (README, "Speed").
+CPU_THREADS = 1
+
+#: With a GPU: the share of its CPUs that decode and encode for it, as it waits for those first; the rest fetches and
+#: stages.  More than so many threads hinder each other in one Python.  (Not measured on a GPU.)
+GPU_CPUS, MOST_GPU_THREADS = 0.75, 16
+
+#: Units that are fetched at the same time for each actor; a GPU takes hundreds of pictures a second, a GET 20-50 ms.
+CPU_FETCHES, GPU_FETCHES = 2, 4
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
@@ -135,7 +141,7 @@ class Chain:
                 units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
-                    compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(works))),
+                    compute=ray.data.TaskPoolStrategy(size=min(fetches(num_gpus) * most, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
@@ -227,6 +233,16 @@ def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> p
     return pa.table({"target": [target], "errors": [errors], "fatal": pa.array([fatal], pa.string())})
 
 
+def gpu_threads(cpus: int, gpus: float, num_gpus: float) -> int:
+    """CPU threads of an actor with `num_gpus` of the machine's or cluster's GPUs."""
+    return max(1, min(MOST_GPU_THREADS, int(GPU_CPUS * cpus * num_gpus / gpus)))
+
+
+def fetches(num_gpus: float) -> int:
+    """Units that are fetched at the same time for each actor."""
+    return GPU_FETCHES if num_gpus else CPU_FETCHES
+
+
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
     """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has."""
     import ray
@@ -238,7 +254,9 @@ def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
         num_gpus = 1.0 if gpus and job.device != "cpu" else 0.0
     if (job.device == "cuda" and not num_gpus) or num_gpus > gpus:
         raise ValueError(f"{num_gpus or 1:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu")
-    threads = job.threads or (GPU_THREADS if num_gpus else CPU_THREADS)
+    threads = job.threads or CPU_THREADS
+    if num_gpus and job.threads is None:
+        threads = gpu_threads(cpus, gpus, num_gpus)
     room = max(1, cpus // threads)
     most = min(room, int(gpus / num_gpus)) if num_gpus else room
     least, most = job.actors or (min(most, units), min(most, units))

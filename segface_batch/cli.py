@@ -238,7 +238,8 @@ def _job_options(sub: Parser) -> None:
     faces.add_argument("--max-faces", metavar="N", type=int, help="only the largest N of a picture (default: all)")
     work = sub.add_argument_group("work")
     work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
-    work.add_argument("--threads", metavar="N", type=int, help="CPU threads of an actor (default: 1, with a GPU 4)")
+    work.add_argument("--threads", metavar="N", type=int,
+                      help="CPU threads of an actor (default: 1, with a GPU 3/4 of its CPUs, at most 16)")  # fmt: skip
     work.add_argument("--num-gpus", metavar="N", type=float, help="GPUs of an actor (default: 1 where Ray has GPUs)")
     work.add_argument("--batch-size", metavar="N", type=int,
                       help="pictures in the network at once (default: 1, with a GPU 16)")  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from segface_batch import catalog, storage
-from segface_batch.chain import Chain, actors
+from segface_batch.chain import Chain, actors, fetches
 from segface_batch.cluster import ray_running
 from segface_batch.inputs import plan as planning
 from segface_batch.inputs.plan import MIN_UNIT
@@ -27,7 +27,7 @@ from segface_batch.output import parts, records, run as runs
 from segface_batch.pipeline import Progress, Silence, listed, weights_of
 from segface_batch.prices import Prices
 from segface_batch.progress import duration
-from segface_batch.trial import FETCHES, STEPS, Measured, Trial
+from segface_batch.trial import STEPS, Measured, Trial
 
 #: A longer listing is cut; what is said about the whole input is a lower bound then.
 LISTING_SECONDS = 60.0
@@ -206,7 +206,10 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         "allow_unreadable": job.allow_unreadable,
     }
     actor: Any = ray.remote(num_cpus=threads, num_gpus=num_gpus)(Trial)
-    trials = [actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching) for _ in range(count)]
+    trials = [
+        actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching, fetches(num_gpus))
+        for _ in range(count)
+    ]
     try:
         batch_size = ray.get([trial.batch_size.remote() for trial in trials])[0]
         start_seconds = time.monotonic() - started
@@ -228,9 +231,10 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
             found = ray.get([trial.network_seconds.remote(sizes) for trial in trials])
             batches = {size: statistics.mean(each[size] for each in found) for size in found[0]}
     except ray.exceptions.RayActorError as error:
-        raise RuntimeError(
-            f"a trial's process ended ({str(error).splitlines()[0]}); a picture of the sample, or want of memory"
-        ) from error
+        told = str(error).strip().splitlines()
+        # What an actor's __init__ raises comes with its traceback.
+        reason = told[-1] if "creation task" in told[0] else f"{told[0]}: a picture of the sample, or want of memory"
+        raise RuntimeError(f"a trial's process ended: {reason}") from error
     finally:
         for trial in trials:
             ray.kill(trial)
@@ -260,7 +264,7 @@ def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, price
     measured = tried.measured
     pictures = sum(sum(one.pictures) for one in measured)
     seconds = statistics.mean(one.seconds for one in measured)
-    servers = {"fetch": FETCHES, "decode": tried.threads, "encode": tried.threads}
+    servers = {"fetch": fetches(tried.num_gpus), "decode": tried.threads, "encode": tried.threads}
     steps = {}
     for step in STEPS:
         worked = sum(one.work[step] for one in measured)

@@ -27,8 +27,8 @@ STEPS = ("fetch", "decode", "detect", "network", "encode", "stage")
 #: Where units are planned and staged: in the memory of the process.
 PLACE = "memory://segface-trial"
 
-#: Units that are fetched, and that are in an actor, at the same time, as in the chain.
-FETCHES, CALLS = 2, 2
+#: Units in an actor at the same time, as in the chain.
+CALLS = 2
 
 #: Of each size, that are timed.
 BATCHES = 2
@@ -58,10 +58,13 @@ class Measured:
 
 
 class Trial:
-    """`parser` made with `arguments`, as in the chain; `fetching` are settings of `inputs.fetch.fetch`."""
+    """`parser` made with `arguments`, as in the chain; `fetching` are settings of `inputs.fetch.fetch`, of which
+    `fetches` go on at the same time."""
 
-    def __init__(self, parser: type[ParseUnits], arguments: dict[str, Any], fetching: dict[str, Any]) -> None:
-        self.parse, self.fetching = parser(**arguments), fetching
+    def __init__(
+        self, parser: type[ParseUnits], arguments: dict[str, Any], fetching: dict[str, Any], fetches: int
+    ) -> None:
+        self.parse, self.fetching, self.fetches = parser(**arguments), fetching, fetches
         self.spans: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
         self.staging = {name: fetching[name] for name in ("storage_options", "s3_client")}
         self.numbers = itertools.count()
@@ -81,7 +84,7 @@ class Trial:
         """Units, each as a plan's file, from fetch to stage."""
         self.spans.clear()
         cpu, started = time.process_time(), time.perf_counter()
-        with ThreadPoolExecutor(FETCHES) as fetchers, ThreadPoolExecutor(CALLS) as callers:
+        with ThreadPoolExecutor(self.fetches) as fetchers, ThreadPoolExecutor(CALLS) as callers:
             fetched = [fetchers.submit(self._clocked("fetch", self._fetch), unit) for unit in units]
             done = list(callers.map(lambda unit: self._parsed(unit.result()), fetched))
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu

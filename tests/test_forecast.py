@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from segface_batch import annotate, forecast as forecasts, prices, storage
+from segface_batch.chain import gpu_threads
 from segface_batch.forecast import Forecast, forecast
 from segface_batch.output import parts, run as runs
 from segface_batch.prices import Prices
@@ -84,6 +85,14 @@ def test_units_are_kept_evenly_however_many_there_are() -> None:
     gaps = [after - before for before, after in itertools.pairwise(kept)]
     assert max(gaps) <= 2 * min(gaps)
     assert kept[-1] > 98_000
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "num_gpus", "threads"),
+    [(16, 1, 1, 12), (4, 1, 1, 3), (64, 8, 1, 6), (1, 1, 1, 1), (128, 1, 1, 16), (16, 1, 0.5, 6)],
+)
+def test_a_gpu_has_most_of_its_share_of_the_cpus(cpus: int, gpus: float, num_gpus: float, threads: int) -> None:
+    assert gpu_threads(cpus, gpus, num_gpus) == threads
 
 
 def test_a_step_is_busy_while_any_thread_is_in_it() -> None:
