@@ -177,6 +177,7 @@ class Chain:
             "detector": self._detector(),
             "max_faces": self.job.max_faces,
             "given": self.job.faces == "given",
+            "mask_space": self.job.mask_space,
         }
 
     def _detector(self) -> dict[str, Any] | None:

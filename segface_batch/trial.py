@@ -71,7 +71,7 @@ class Trial:
         self.seen: tuple[Any, ...] = ()
         for step, pool in (("decode", self.parse.decoders), ("encode", self.parse.encoders)):
             setattr(pool, "submit", partial(_submit, pool.submit, partial(self._clocked, step)))  # noqa: B010
-        if self.parse.detector is not None:
+        if self.parse.finds:
             setattr(self.parse.detector, "detect", self._clocked("detect", self.parse.detector.detect))  # noqa: B010
         self.labels = self.parse.parser.labels
         self.parse.parser.labels = self._clocked("network", self._labels)
