@@ -181,10 +181,10 @@ class Chain:
         }
 
     def _detector(self) -> dict[str, Any] | None:
-        """Mtcnn's arguments, None where no faces are to be found."""
+        """The detector's name and arguments, None where no faces are to be found."""
         if self.job.faces != "detect":
             return None
-        return {"min_face": self.job.min_face, "min_score": self.job.min_score}
+        return {"name": self.job.detector, "min_face": self.job.min_face, "min_score": self.job.min_score}
 
     def _parser(self, num_gpus: float, threads: int) -> dict[str, Any]:
         """FaceParser's arguments."""

@@ -230,7 +230,9 @@ def _job_options(sub: Parser) -> None:
     faces = sub.add_argument_group("faces")
     faces.add_argument("--faces", choices=jobs.FACES, default="whole",
                        help="the pictures are ready crops (whole), photographs to find faces in (detect), or "
-                            "of the face at given landmarks (given) (default: %(default)s)")  # fmt: skip
+                            "of the face at given landmarks or box (given) (default: %(default)s)")  # fmt: skip
+    faces.add_argument("--detector", choices=jobs.DETECTORS, default="mtcnn",
+                       help="finds the faces; yunet needs the extra of that name (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-face", metavar="PIXELS", type=int, default=jobs.DEFAULT_MIN_FACE,
                        help="smaller faces are left out (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-score", metavar="S", type=float, default=jobs.DEFAULT_MIN_SCORE,

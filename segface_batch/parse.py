@@ -19,7 +19,7 @@ from PIL import Image
 
 from segface_batch import catalog, storage
 from segface_batch.inputs.decode import DecodeError, decode
-from segface_batch.inputs.faces import Faces
+from segface_batch.inputs.faces import Detector, Faces
 from segface_batch.inputs.fetch import nest, unnest
 from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given, given_box
 from segface_batch.output import masks, records
@@ -57,8 +57,8 @@ class Prepared:
 
 
 class ParseUnits:
-    """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found, `given` says that
-    landmarks or boxes place them; the rest is as in Job."""
+    """`parser` are FaceParser's arguments, `detector` those of the detector called `name` where faces are to be found,
+    `given` says that landmarks or boxes place them; the rest is as in Job."""
 
     def __init__(
         self,
@@ -92,10 +92,23 @@ class ParseUnits:
         return FaceParser(**parser)
 
     @cached_property
-    def detector(self) -> Mtcnn:
+    def detector(self) -> Detector:
+        settings = {name: value for name, value in self.detector_settings.items() if name != "name"}
+        if self.detector_settings["name"] == "yunet":
+            from segface_batch.model.yunet import YuNet
+
+            return YuNet(**settings)
+        return self._mtcnn(**settings)
+
+    @cached_property
+    def locator(self) -> Mtcnn:
+        """Finds the landmarks of a face whose box is given."""
+        return self._mtcnn()
+
+    def _mtcnn(self, **settings: Any) -> Mtcnn:
         from segface_batch.model.mtcnn import Mtcnn
 
-        return Mtcnn(**self.detector_settings).to(self.device)
+        return Mtcnn(**settings).to(self.device)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """One row of fetch's -> the same with `rows` (records.staged_schema, a row per picture, in order) in place of
@@ -166,7 +179,7 @@ class ParseUnits:
         """The faces of a photograph, or the one in a given box (2, 2)."""
         if self.finds or corners is None:
             return self.detector.detect(image).largest(self.max_faces)
-        return self.detector.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
+        return self.locator.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
 
     def _parse(self, faces: Sequence[_Face]) -> None:
         """Label the faces together, and have their rows encoded in the background."""

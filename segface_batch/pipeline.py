@@ -114,6 +114,10 @@ def weights_of(job: Job, progress: Progress) -> str:
     sha256 = weights.sha256(file)
     if job.weights_sha256 not in (None, sha256):
         raise ValueError(f"{file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
+    if job.faces == "detect" and job.detector == "yunet":
+        from segface_batch.model import yunet
+
+        yunet.located()  # fails here where it would in every actor
     return sha256
 
 
