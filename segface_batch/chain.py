@@ -177,6 +177,7 @@ class Chain:
             "detector": self._detector(),
             "max_faces": self.job.max_faces,
             "given": self.job.faces == "given",
+            "fast": self.job.decode == "fast",
             "mask_space": self.job.mask_space,
         }
 

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 
 from segface_batch import cli
-from segface_batch.chain import CPU_THREADS, GPU_THREADS
+from segface_batch.chain import CPU_THREADS, gpu_threads
 from tests.deploy.files import OVERLAYS, rayjob, rendered, templates
 
 #: Derived from the CRD of KubeRay 1.7, see its $comment; refuses unknown fields at any depth.
@@ -144,7 +144,7 @@ def test_the_least_actors_fit_on_the_workers_that_a_run_starts_with(overlay: str
     least, most = chosen.actors
     gpus, cpus = int(limits.get("nvidia.com/gpu", 0)), int(limits["cpu"])
     assert workers["rayStartParams"].get("num-gpus", "0") == str(gpus)
-    threads = GPU_THREADS if chosen.num_gpus else CPU_THREADS
+    threads = gpu_threads(cpus, gpus, chosen.num_gpus) if chosen.num_gpus else CPU_THREADS
     # chain.actors leaves one CPU to what is not parsing.
     room = min(cpus // threads, gpus) if chosen.num_gpus else cpus - 1
     assert least == room * workers["minReplicas"]
