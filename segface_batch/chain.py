@@ -33,9 +33,15 @@ if TYPE_CHECKING:
 #: Logical CPUs of the tasks that mostly wait for storage; together they share the one that a local Ray has on top.
 FETCH_CPUS, STAGE_CPUS = 0.5, 0.25
 
-#: CPU threads of an actor: one on a CPU, where actors side by side beat threads inside one (README, "Speed"); on a
-#: GPU enough to decode for it.
-CPU_THREADS, GPU_THREADS = 1, 4
+#: CPU threads of an actor on a CPU, where actors side by side beat threads inside one (README, "Speed").
+CPU_THREADS = 1
+
+#: With a GPU: the share of its CPUs that decode and encode for it, as it waits for those first; the rest fetches and
+#: stages.  More than so many threads hinder each other in one Python.  (Not measured on a GPU.)
+GPU_CPUS, MOST_GPU_THREADS = 0.75, 16
+
+#: Units that are fetched at the same time for each actor; a GPU takes hundreds of pictures a second, a GET 20-50 ms.
+CPU_FETCHES, GPU_FETCHES = 2, 4
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
@@ -91,11 +97,11 @@ class Chain:
         if not works:
             return
         by_target = {work.target: work for work in works}
-        stage = partial(_stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
+        staging = partial(stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
         with _retries_as_arguments():
             parsed = self.parsed(works, alone=alone, again=again)
             parsed.context.max_errored_blocks = may_lose
-            staged = parsed.map_batches(stage, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
+            staged = parsed.map_batches(staging, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
@@ -135,22 +141,14 @@ class Chain:
                 units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
-                    compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(works))),
+                    compute=ray.data.TaskPoolStrategy(size=min(fetches(num_gpus) * most, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
                 )
                 .map_batches(
-                    self._parse(),
-                    fn_constructor_kwargs={
-                        "parser": self._parser(num_gpus, threads),
-                        "max_pixels": self.job.max_pixels,
-                        "storage_options": self.job.storage_options,
-                        "s3_client": self.job.s3_client,
-                        "detector": self._detector(),
-                        "max_faces": self.job.max_faces,
-                        "given": self.job.faces == "given",
-                    },
+                    self.parser(),
+                    fn_constructor_kwargs=self.arguments(num_gpus, threads),
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads,
                     num_gpus=num_gpus,
@@ -159,7 +157,8 @@ class Chain:
                 )
             )
 
-    def _parse(self) -> type[ParseUnits]:
+    def parser(self) -> type[ParseUnits]:
+        """The class of the actors."""
         if self.job.parser is None:
             return ParseUnits
         module, _, name = self.job.parser.partition(":")
@@ -168,11 +167,25 @@ class Chain:
         except (ImportError, AttributeError) as error:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
 
+    def arguments(self, num_gpus: float, threads: int) -> dict[str, Any]:
+        """What the class of the actors is made with."""
+        return {
+            "parser": self._parser(num_gpus, threads),
+            "max_pixels": self.job.max_pixels,
+            "storage_options": self.job.storage_options,
+            "s3_client": self.job.s3_client,
+            "detector": self._detector(),
+            "max_faces": self.job.max_faces,
+            "given": self.job.faces == "given",
+            "fast": self.job.decode == "fast",
+            "mask_space": self.job.mask_space,
+        }
+
     def _detector(self) -> dict[str, Any] | None:
-        """Mtcnn's arguments, None where no faces are to be found."""
+        """The detector's name and arguments, None where no faces are to be found."""
         if self.job.faces != "detect":
             return None
-        return {"min_face": self.job.min_face, "min_score": self.job.min_score}
+        return {"name": self.job.detector, "min_face": self.job.min_face, "min_score": self.job.min_score}
 
     def _parser(self, num_gpus: float, threads: int) -> dict[str, Any]:
         """FaceParser's arguments."""
@@ -210,7 +223,7 @@ def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
     return fetch(unit.drop_columns("target"), **settings).append_column("target", unit["target"])
 
 
-def _stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
+def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
     """A unit of rows -> (target, errors, fatal), its rows staged."""
     target, fatal, errors = parsed["target"][0].as_py(), parsed["fatal"][0].as_py(), 0
     if fatal is None:
@@ -224,6 +237,16 @@ def _stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> 
     return pa.table({"target": [target], "errors": [errors], "fatal": pa.array([fatal], pa.string())})
 
 
+def gpu_threads(cpus: int, gpus: float, num_gpus: float) -> int:
+    """CPU threads of an actor with `num_gpus` of the machine's or cluster's GPUs."""
+    return max(1, min(MOST_GPU_THREADS, int(GPU_CPUS * cpus * num_gpus / gpus)))
+
+
+def fetches(num_gpus: float) -> int:
+    """Units that are fetched at the same time for each actor."""
+    return GPU_FETCHES if num_gpus else CPU_FETCHES
+
+
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
     """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has."""
     import ray
@@ -235,7 +258,9 @@ def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
         num_gpus = 1.0 if gpus and job.device != "cpu" and job.engine != "openvino" else 0.0
     if (job.device == "cuda" and not num_gpus) or num_gpus > gpus:
         raise ValueError(f"{num_gpus or 1:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu")
-    threads = job.threads or (GPU_THREADS if num_gpus else CPU_THREADS)
+    threads = job.threads or CPU_THREADS
+    if num_gpus and job.threads is None:
+        threads = gpu_threads(cpus, gpus, num_gpus)
     room = max(1, cpus // threads)
     most = min(room, int(gpus / num_gpus)) if num_gpus else room
     least, most = job.actors or (min(most, units), min(most, units))

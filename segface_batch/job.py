@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,12 @@ from segface_batch.storage import options
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 FACES = ("whole", "detect", "given")
+DECODE = ("exact", "fast")
+DETECTORS = ("mtcnn", "yunet")
+MASK_SPACES = ("frame", "image")
+
+#: Options that mean something where faces are looked for only.
+DETECTION = ("detector", "min_face", "min_score", "max_faces")
 
 #: What the detector's first net looks at.
 SMALLEST_FACE = 12
@@ -49,9 +56,11 @@ class Job:
     revision: str | None = None  # of the Hugging Face repository
     parser: str | None = None  # MODULE:CLASS, a subclass of parse.ParseUnits
     faces: str = "whole"  # the pictures are ready crops; detect, or given by landmarks
+    detector: str = "mtcnn"
     min_face: int = DEFAULT_MIN_FACE  # pixels of the longer side of its box
     min_score: float = DEFAULT_MIN_SCORE
     max_faces: int | None = None  # the largest ones of a picture
+    mask_space: str = "frame"  # masks as parsed, R x R; or, image, in pixels of the upright picture
     device: str = "auto"
     engine: str = "auto"  # torch or openvino; recorded by the run, so that a resume takes the same
     precision: str = "fp32"
@@ -61,6 +70,7 @@ class Job:
     threads: int | None = None  # CPU threads of an actor
     num_gpus: float | None = None  # GPUs of an actor
     max_pixels: int = DEFAULT_MAX_PIXELS
+    decode: str = "exact"  # or fast: of large JPEGs no more pixels than are needed
     part_rows: int = DEFAULT_PART_ROWS
     columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
     image_column: str | None = None  # of Parquet files with pictures
@@ -77,11 +87,12 @@ class Job:
         return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     @property
-    def needs_landmarks(self) -> bool:
-        """Whether every picture must bring its landmarks along."""
-        return self.faces == "given" or (
-            self.faces == "whole" and catalog.find(self.checkpoint).dataset.landmarks != ""
-        )
+    def placed_by(self) -> tuple[str, ...]:
+        """The columns, of which every input must have one, that place the face of each picture; none where they fill
+        their pictures or are found."""
+        if self.faces == "given":
+            return ("landmarks", "box")
+        return ("landmarks",) if self.faces == "whole" and catalog.find(self.checkpoint).dataset.landmarks else ()
 
     def __post_init__(self) -> None:
         checkpoint = catalog.find(self.checkpoint)
@@ -91,6 +102,19 @@ class Job:
             engines.check_openvino("cuda" if self.num_gpus else self.device, self.compile)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
+        _one_of("decode", self.decode, DECODE)
+        if self.decode == "fast" and self.faces != "whole":
+            raise ValueError(f"--decode fast is for whole pictures: leave it out, or --faces {self.faces}")
+        if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
+            raise ValueError(f"--decode fast is for whole pictures, {checkpoint.name} crops each: leave it out")
+        _one_of("detector", self.detector, DETECTORS)
+        _one_of("mask-space", self.mask_space, MASK_SPACES)
+        if self.detector == "yunet" and find_spec("cv2") is None:
+            raise ValueError("--detector yunet needs OpenCV: pip install 'segface-batch[yunet]'")
+        if self.faces != "detect":
+            for option in DETECTION:
+                if getattr(self, option) != getattr(Job, option):
+                    raise ValueError(f"--{option.replace('_', '-')} is for --faces detect: add that, or leave it out")
         if not 0 < self.min_score < 1:
             raise ValueError(f"--min-score {self.min_score}: give a number between 0 and 1")
         if self.min_face < SMALLEST_FACE:
@@ -137,11 +161,10 @@ class Job:
             if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
                 raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
         for place in self.inputs:
-            _check_input(place, checkpoint if self.needs_landmarks else None, self.output)
+            _check_input(place, checkpoint, self.placed_by, self.output)
 
 
-def _check_input(place: str, checkpoint: catalog.Checkpoint | None, output: str) -> None:
-    """`checkpoint`: where pictures must bring landmarks along."""
+def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[str, ...], output: str) -> None:
     if "://" in place:
         if f"{output.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
             raise ValueError(f"output '{output}' lies inside the input; choose a prefix outside it")
@@ -152,11 +175,12 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint | None, output: str)
     if source.is_file() and source.suffix.lower() not in INPUT_SUFFIXES:
         known = ", ".join(INPUT_SUFFIXES)
         raise ValueError(f"'{place}' is neither a folder nor a manifest ({known}); give the folder it is in")
-    if source.is_dir() and checkpoint is not None and not any(source.glob("*.parquet")):
+    if source.is_dir() and placed_by and not any(source.glob("*.parquet")):
         points = {"": "five, 68 or 106", "five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
+        box = " or its box" if "box" in placed_by else ""
         raise ValueError(
-            f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "
-            "manifest with a 'landmarks' column, or add --faces detect, which finds them"
+            f"{checkpoint.name} frames each face by {points} landmarks{box}, which a folder does not have; give a "
+            f"manifest with a column {' or '.join(map(repr, placed_by))}, or --faces detect, which finds them"
         )
     if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):
         raise ValueError(f"output '{output}' lies inside the input folder; choose a folder outside it")

@@ -33,6 +33,19 @@ MISTAKES = {
         {"engine": "openvino", "compile": True},
         "--compile is for torch: leave out --compile or --engine openvino",
     ),
+    "decode": ({"decode": "draft"}, "--decode draft: choose one of exact, fast"),
+    "decode fast of faces": (
+        {"decode": "fast", "faces": "detect"},
+        "--decode fast is for whole pictures: leave it out, or --faces detect",
+    ),
+    "decode fast of given faces": (
+        {"decode": "fast", "faces": "given"},
+        "--decode fast is for whole pictures: leave it out, or --faces given",
+    ),
+    "decode fast for Helen": (
+        {"decode": "fast", "checkpoint": "swinb_helen_512"},
+        "--decode fast is for whole pictures, swinb_helen_512 crops each: leave it out",
+    ),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
     "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
     "no GPU": (
@@ -80,8 +93,15 @@ MISTAKES = {
     "landmarks": (
         {"checkpoint": "swinb_lapa_224"},
         "swinb_lapa_224 frames each face by five (or LaPa's 106) landmarks, which a folder does not have; give a "
-        "manifest with a 'landmarks' column, or add --faces detect, which finds them",
+        "manifest with a column 'landmarks', or --faces detect, which finds them",
     ),
+    "given": (
+        {"faces": "given"},
+        "convnext_celeba_512 frames each face by five, 68 or 106 landmarks or its box, which a folder does not have; "
+        "give a manifest with a column 'landmarks' or 'box', or --faces detect, which finds them",
+    ),
+    "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that, or leave it out"),
+    "mask space": ({"mask_space": "photo"}, "--mask-space photo: choose one of frame, image"),
     "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
     "output is in use": ({"output": "faces"}, "'faces' holds other files; name a new or empty folder for the output"),
     "output is inside": (
@@ -103,3 +123,4 @@ def test_a_wrong_setting_is_answered_with_its_cure(faces: Path, mistake: str, mo
 def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
     Job(str(faces), str(tmp_path / "out"))
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", actors=(1, 4), threads=2)
+    Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", decode="fast")
