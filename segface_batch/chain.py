@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from segface_batch import storage
+from segface_batch import metrics, storage
 from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.inputs.plan import Range
 from segface_batch.job import Job
 from segface_batch.output import parts, records, run as runs
-from segface_batch.parse import ParseUnits
+from segface_batch.parse import SECONDS, ParseUnits
 
 if TYPE_CHECKING:
     import ray.data
@@ -40,6 +42,9 @@ CPU_THREADS, GPU_THREADS = 1, 4
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
 MAX_RETRIES = 1
+
+#: For clusters that grow on demand.
+_GROWING = ", or say --actors MIN:MAX with RAY_ADDRESS where nodes come when they are needed"
 
 WHOLE_UNITS: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
 
@@ -64,10 +69,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Staged:
-    """A piece of work whose rows are staged."""
+    """A piece of work whose rows are staged, and the seconds of each stage."""
 
     work: Work
     errors: int
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ class Chain:
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
-            yield Staged(by_target[row["target"]], row["errors"])
+            seconds = {stage: spent for stage, spent in row["seconds"].items() if spent is not None}
+            yield Staged(by_target[row["target"]], row["errors"], seconds)
 
     def parsed(self, works: Sequence[Work], *, alone: bool = False, again: bool = False) -> ray.data.Dataset:
         """The chain up to the parser: one row for each piece of work (range, unit, target, rows, fatal)."""
@@ -205,40 +212,72 @@ def _each(units: pa.Table) -> Iterator[pa.Table]:
 
 
 def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
-    return fetch(unit.drop_columns("target"), **settings).append_column("target", unit["target"])
+    seconds = metrics.Seconds()
+    with seconds.of("fetch"):
+        fetched = fetch(unit.drop_columns("target"), **settings)
+    seconds.tell()
+    lengths = pc.call_function("binary_length", [unnest(fetched["pictures"])["data"]])
+    metrics.count("segface_bytes_total", pc.call_function("sum", [lengths]).as_py() or 0)
+    fetched = fetched.append_column("fetch_seconds", pa.array([seconds.spent["fetch"]], pa.float64()))
+    return fetched.append_column("target", unit["target"])
 
 
 def _stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
-    """A unit of rows -> (target, errors, fatal), its rows staged."""
+    """A unit of rows -> (target, errors, seconds, fatal), its rows staged."""
     target, fatal, errors = parsed["target"][0].as_py(), parsed["fatal"][0].as_py(), 0
+    seconds = metrics.Seconds()
     if fatal is None:
         try:
             storage.configure(storage_options, s3_client)
             rows = unnest(parsed["rows"])
-            parts.stage(target, rows)
+            with seconds.of("stage"):
+                parts.stage(target, rows)
             errors = rows["status"].to_pylist().count(records.ERROR)
+            _count(rows)
         except Exception as error:
             fatal = f"cannot write {target}: {error}"
-    return pa.table({"target": [target], "errors": [errors], "fatal": pa.array([fatal], pa.string())})
+    seconds.tell()
+    spent = parsed["seconds"][0].as_py() | {"fetch": parsed["fetch_seconds"][0].as_py()} | seconds.spent
+    told = {"errors": [errors], "seconds": pa.array([spent], SECONDS), "fatal": pa.array([fatal], pa.string())}
+    return pa.table({"target": [target], **told})
+
+
+def _count(rows: pa.Table) -> None:
+    """Tell the metrics of staged rows."""
+    told = rows.select(["face", "status", "error"]).to_pylist()
+    pictures = Counter((row["status"], row["error"] or "") for row in told if row["face"] == 0)
+    for (status, error), number in pictures.items():
+        metrics.count("segface_pictures_total", number, status=status, error=error)
+    metrics.count("segface_faces_total", sum(row["status"] == records.OK for row in told))
 
 
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
-    """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has."""
+    """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has.
+
+    Actors for a GPU are where GPUs are.  Of CPUs alone every node keeps one for the tasks that wait for storage.
+    """
     import ray
 
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0.0), int(resources["CPU"]) - 1
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     num_gpus = job.num_gpus
     if num_gpus is None:
-        num_gpus = 1.0 if gpus and job.device != "cpu" else 0.0
-    if (job.device == "cuda" and not num_gpus) or num_gpus > gpus:
-        raise ValueError(f"{num_gpus or 1:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu")
+        num_gpus = 1.0 if job.device == "cuda" or (gpus and job.device == "auto") else 0.0
     threads = job.threads or (GPU_THREADS if num_gpus else CPU_THREADS)
-    room = max(1, cpus // threads)
-    most = min(room, int(gpus / num_gpus)) if num_gpus else room
+    if job.actors is not None and os.environ.get("RAY_ADDRESS"):
+        return num_gpus, threads, job.actors  # a cluster may grow when they wait
+    if num_gpus > gpus:
+        raise ValueError(f"{num_gpus:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu{_GROWING}")
+    if num_gpus:
+        each = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) // num_gpus) for node in nodes]
+    else:
+        each = [max(0, node.get("CPU", 0) - 1) // threads for node in nodes]
+    room = max(1, int(cpus - 1) // threads)
+    most = min(room, int(sum(each)) or (0 if num_gpus else room))
     least, most = job.actors or (min(most, units), min(most, units))
-    if least * threads > max(1, cpus):
+    if least == 0 or least * threads > max(1, cpus - 1):
         raise ValueError(
-            f"{least} actors of {threads} threads asked for, Ray has {cpus} CPUs; lower --actors or --threads"
+            f"{least or 1} actors of {threads} threads asked for, Ray has {cpus - 1:g} CPUs for them; lower --actors "
+            f"or --threads{_GROWING}"
         )
     return num_gpus, threads, (least, most)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from segface_batch import catalog, storage
+from segface_batch import catalog, metrics, storage
 from segface_batch.inputs.decode import DecodeError, decode
 from segface_batch.inputs.fetch import nest, unnest
 from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given
@@ -24,6 +24,9 @@ from segface_batch.output.statistics import class_pixels
 
 #: Why there is no row of the parser's own (what decoding and framing refuse has reasons there).
 REASONS = {"crashed": "it ends the process that reads or parses it, every time"}
+
+#: The column of seconds by stage; those stages that are not the actor's, or did not run, are null.
+SECONDS = pa.struct([pa.field(stage, pa.float64()) for stage in metrics.STAGES])
 
 
 def error_rows(pictures: pa.Table, error: str, dataset: catalog.Dataset, carried: pa.Schema) -> pa.Table:
@@ -79,26 +82,33 @@ class ParseUnits:
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """One row of fetch's -> the same with `rows` (records.staged_schema, a row per picture, in order) in place of
-        `pictures`.  What fails but a picture is told in `fatal`, because Ray drops what a worker raises."""
+        `pictures`, and the `seconds` of each stage.  What fails but a picture is told in `fatal`, because Ray drops
+        what a worker raises."""
         fatal = unit["fatal"][0].as_py()
         pictures = unnest(unit["pictures"])
         schema = records.staged_schema(self.dataset, _carried(pictures.schema))
         rows: list[dict[str, Any]] = []
+        seconds = metrics.Seconds()
         if fatal is None:
             try:
-                rows = self._rows(pictures.to_pylist())
+                with metrics.busy():
+                    rows = self._rows(pictures.to_pylist(), seconds)
             except Exception as error:
                 fatal = f"the parser failed: {type(error).__name__}: {error}".partition("\n")[0]
+        seconds.tell()
         nested = nest(
             pa.Table.from_pylist(rows, schema), pa.field("rows", pa.large_list(pa.struct(list(schema))), False)
         )
         others = unit.drop_columns(["pictures", "fatal"])
-        return others.append_column("rows", nested).append_column("fatal", pa.array([fatal], pa.string()))
+        told = {"rows": nested, "seconds": pa.array([seconds.spent], SECONDS), "fatal": pa.array([fatal], pa.string())}
+        for name, column in told.items():
+            others = others.append_column(name, column)
+        return others
 
-    def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
         rows: list[list[Future[dict[str, Any]]]] = []
         waiting: list[_Face] = []
-        for picture, prepared in zip(pictures, self._prepared(pictures), strict=True):
+        for picture, prepared in zip(pictures, self._prepared(pictures, seconds), strict=True):
             rows.append([Future() for _ in prepared.faces or (None,)])
             if not prepared.faces:
                 rows[-1][0].set_result(_row(picture, prepared))
@@ -108,48 +118,56 @@ class ParseUnits:
                 else:
                     waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
             while len(waiting) >= self.parser.batch_size:
-                self._parse(waiting[: self.parser.batch_size])
+                self._parse(waiting[: self.parser.batch_size], seconds)
                 waiting = waiting[self.parser.batch_size :]
         if waiting:
-            self._parse(waiting)
+            self._parse(waiting, seconds)
         return [row.result() for faces in rows for row in faces]
 
-    def _prepared(self, pictures: list[dict[str, Any]]) -> Iterator[Prepared]:
+    def _prepared(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> Iterator[Prepared]:
         """Every picture decoded and framed, in order, two batches ahead of the network."""
         todo = iter(pictures)
-        futures = [self.decoders.submit(self._prepare, p) for p in islice(todo, 2 * self.parser.batch_size + 1)]
+        ahead = islice(todo, 2 * self.parser.batch_size + 1)
+        futures = [self.decoders.submit(self._prepare, picture, seconds) for picture in ahead]
         while futures:
             yield futures.pop(0).result()
-            futures += [self.decoders.submit(self._prepare, p) for p in islice(todo, 1)]
+            futures += [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, 1)]
 
-    def _prepare(self, picture: dict[str, Any]) -> Prepared:
+    def _prepare(self, picture: dict[str, Any], seconds: metrics.Seconds) -> Prepared:
         data, points = picture.pop("data"), picture["landmarks"]
         if picture["error"] is not None:
             return Prepared(error=picture["error"])
         try:
-            image = decode(data, self.max_pixels)
+            with seconds.of("decode"):
+                image = decode(data, self.max_pixels)
         except DecodeError as error:
             return Prepared(error=str(error))
         if self.detector is not None:
-            faces = self.detector.detect(image).largest(self.max_faces)
-            framed = tuple(frame_faces(image, self.parser.checkpoint, faces))
+            with seconds.of("detect"):
+                faces = self.detector.detect(image).largest(self.max_faces)
+            with seconds.of("decode"):
+                framed = tuple(frame_faces(image, self.parser.checkpoint, faces))
             return Prepared(image.width, image.height, framed)
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
-            framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
+            with seconds.of("decode"):
+                framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
         except FramingError as error:
             return Prepared(image.width, image.height, error=str(error))
         return Prepared(image.width, image.height, (framed,))
 
-    def _parse(self, faces: Sequence[_Face]) -> None:
+    def _parse(self, faces: Sequence[_Face], seconds: metrics.Seconds) -> None:
         """Label the faces together, and have their rows encoded in the background."""
         frames = [face.framed for face in faces]
         fives = [framed.landmarks for framed in frames if framed.landmarks is not None]
-        labels = self.parser.labels(np.stack([f.pixels for f in frames]), np.stack(fives) if fives else None)
+        with seconds.of("parse"):
+            labels = self.parser.labels(np.stack([f.pixels for f in frames]), np.stack(fives) if fives else None)
         for face, mask in zip(faces, labels, strict=True):
-            face.rows[face.number] = self.encoders.submit(
-                _ok_row, face.picture, face.prepared, mask, self.dataset.class_names, face.number
-            )
+            face.rows[face.number] = self.encoders.submit(self._encode, face, mask, seconds)
+
+    def _encode(self, face: _Face, mask: np.ndarray, seconds: metrics.Seconds) -> dict[str, Any]:
+        with seconds.of("encode"):
+            return _ok_row(face.picture, face.prepared, mask, self.dataset.class_names, face.number)
 
 
 @dataclass(frozen=True)

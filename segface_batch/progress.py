@@ -25,6 +25,11 @@ class Line:
     def phase(self, what: str) -> None:
         self._write(f"{what} ...")
 
+    def warn(self, what: str) -> None:
+        self.end()
+        self.stream.write(f"warning: {what}\n")
+        self.stream.flush()
+
     def pictures(self, done: int, total: int, errors: int) -> None:
         now = time.monotonic()
         self.first = self.first or (now, done)

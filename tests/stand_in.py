@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segface_batch import catalog
+from segface_batch import catalog, metrics
 from segface_batch.parse import ParseUnits, Prepared
 
 #: The side of a picture's first pixel, as a colour, tells the parsers below what to do with it.
@@ -52,7 +52,7 @@ class Quick(ParseUnits):
 class Free(Quick):
     """Neither decodes nor encodes: one mask for all."""
 
-    def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
         from segface_batch.parse import _ok_row
 
         if not hasattr(self, "row"):
