@@ -53,18 +53,21 @@ class Quick(ParseUnits):
         return Network(parser["checkpoint"])
 
 
-class Counted(Quick):
-    """Says in the file $SEGFACE_STAND_IN_LOG who has parsed: host, node, first picture, pictures, a unit a line."""
+class CountedNetwork(ParseUnits):
+    """Says in the file $SEGFACE_STAND_IN_LOG who has parsed: host, node, unit, pictures and time, a unit a line."""
 
     def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
         import ray
 
         rows = super()._rows(pictures, seconds)
         node = ray.get_runtime_context().get_node_id()
-        line = f"{socket.gethostname()} {node} {rows[0]['unit']} {len(pictures)}\n"
         with open(os.environ[LOG], "a") as file:
-            file.write(line)
+            file.write(f"{socket.gethostname()} {node} {rows[0]['unit']} {len(pictures)} {time.time():.3f}\n")
         return rows
+
+
+class Counted(Quick, CountedNetwork):
+    """The same without a network."""
 
 
 class Free(Quick):

@@ -13,27 +13,27 @@ import pytest
 
 from segface_batch import storage
 from segface_batch.output.verify import verify
-from tests import drivers, stand_in, two_nodes
+from tests import drivers, hosts, stand_in, two_nodes
 
 
 def by_node(log: Path) -> Counter[str]:
     """Pictures parsed by each node."""
     found: Counter[str] = Counter()
-    for line in log.read_text().splitlines() if log.exists() else []:
-        _, node, _, pictures = line.split()
-        found[node] += int(pictures)
+    for unit in hosts.parsed(log):
+        found[unit.node] += unit.pictures
     return found
 
 
 def scraped(url: str) -> dict[str, float]:
     """Our metrics of a node as Prometheus reads them, each summed over its labels but `stage`, without Ray's prefix."""
-    found: Counter[str] = Counter()
+    found: dict[str, float] = {}
     for line in urllib.request.urlopen(url).read().decode().splitlines():
         if line.startswith("ray_segface_"):
-            name, labels, value = re.fullmatch(r"ray_(\w+)\{(.*)\} (\S+)", line).groups()
+            name, labels, value = re.findall(r"ray_(\w+)\{(.*)\} (\S+)", line)[0]
             stage = re.search(r'stage="(\w+)"', labels)
-            found[f"{name} {stage[1]}" if stage else name] += float(value)
-    return dict(found)
+            name = f"{name} {stage[1]}" if stage else name
+            found[name] = found.get(name, 0.0) + float(value)
+    return found
 
 
 @pytest.mark.slow
