@@ -122,7 +122,89 @@ port_open() { # NODE PORT
     in_net cli bash -c "exec 3<> /dev/tcp/$(address "$1")/$2" 2> /dev/null
 }
 
-alive_down() {
+alive_nodes() {
+    in_net cli curl -sf -m 5 -H "Authorization: Bearer $(cat "$TOKEN")" \
+        "http://$(address h):8265/api/v0/nodes?limit=100" | grep -o '"state": *"ALIVE"' | wc -l
+}
+at_least_alive() { [ "$(alive_nodes)" -ge "$1" ]; }
+
+ray_node() { # NODE ray start arguments...
+    local node=$1; shift
+    add_network "$node"
+    local core=${node#w}
+    # A job's entrypoint is run with the head's PATH.
+    start "$node" ${PIN:+taskset -c "${core/h/0}"} env "PATH=$VENV/bin:$PATH" "$VENV/bin/ray" start "$@" \
+        --node-ip-address="$(address "$node")" --num-cpus="$CPUS" \
+        --object-store-memory=150000000 --disable-usage-stats --block
+}
+
+start_worker() { ray_node "$1" --address="$(address h):6379"; }
+
+up() {
+    local workers=${1:-1} i
+    [ ! -s "$STATE/namespaces" ] || die "already up in $STATE; run down first"
+    add_switch
+    add_network cli
+    ray_node h --head --port=6379 --include-dashboard=true \
+        --dashboard-host="$(address h)" --dashboard-port=8265
+    wait_until 240 "head" port_open h 6379
+    for i in $(seq "$workers"); do start_worker "w$i"; done
+    wait_until 300 "dashboard and nodes" at_least_alive $((1 + workers))
+    echo "$((1 + workers)) nodes alive after $SECONDS s"
+}
+
+worker() {
+    local before
+    before=$(alive_nodes)
+    start_worker "w$1"
+    wait_until 240 "w$1" at_least_alive $((before + 1))
+}
+
+s3() {
+    local port=9000 ip
+    ip=$(address s3)
+    add_network s3
+    mkdir -p "$STATE/s3"
+    start s3 env GOMEMLIMIT=400MiB "$VENV/bin/weed" -logtostderr=true mini -dir="$STATE/s3" \
+        -ip="$ip" -ip.bind="$ip" -master.telemetry=false -volume.preStopSeconds=0 \
+        -volume.max=1000 -master.volumeSizeLimitMB=64 -s3.port="$port" -s3.port.iceberg=0 \
+        -s3.port.lance=0 -s3.config="$STATE/s3.json" -s3.localSocket="$STATE/s3.sock" \
+        -filer.localSocket="$STATE/filer.sock" -admin.ui=false -webdav=false -bucket=inputs,outputs
+    wait_until 60 "S3 server" in_net cli curl -s -o /dev/null -m 2 "http://$ip:$port"
+    touch "$STATE/s3.ready"
+    echo "http://$ip:$port"
+}
+
+on_node() { # NODE CMD...
+    local node=$1 first; shift
+    if [ "$node" = cli ]; then
+        in_net cli "$@"
+    else
+        first=$(first_process "$node")
+        nsenter -t "$first" -m -p -u -i -n "$@"
+    fi
+}
+
+job() {
+    local verb=$1; shift
+    in_net cli "$VENV/bin/ray" job "$verb" --address "http://$(address h):8265" "$@"
+}
+
+route() { # add|del NODE PEER
+    ip -n "$PREFIX$2" route "$1" blackhole "$(address "$3")/32"
+    ip -n "$PREFIX$3" route "$1" blackhole "$(address "$2")/32"
+}
+
+power_off() { # NODE
+    local pids first pid
+    pids=$(ip netns pids "$PREFIX$1" 2> /dev/null || true)
+    # Ending unshare ends process 1 of the node (--kill-child), and the kernel all others with it.
+    first=$(grep -xF "$(cat "$STATE/$1.pid" 2> /dev/null || echo none)" <<< "$pids" || true)
+    for pid in $first $pids; do kill -9 "$pid" 2> /dev/null || true; done
+    rm -f "$STATE/$1.pid"
+}
+
+down() {
     local node
     for node in $(cat "$STATE/namespaces" 2> /dev/null || true); do
         power_off "$node"
