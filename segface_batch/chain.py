@@ -32,8 +32,12 @@ from segface_batch.parse import SECONDS, ParseUnits
 if TYPE_CHECKING:
     import ray.data
 
-#: Logical CPUs of the tasks that mostly wait for storage; together they share the one that a local Ray has on top.
-FETCH_CPUS, STAGE_CPUS = 0.5, 0.25
+#: Logical CPUs of the tasks that mostly wait for storage.  Where a node has died, Ray starts its actors again on all
+#: CPUs that others have left; each actor leaves a crumb of its own, so that these tasks always find one.
+FETCH_CPUS, STAGE_CPUS, CRUMB = 0.0002, 0.0001, 0.001
+
+#: Units that a node fetches at once: a task fetches some 100 pictures/s, faster than a node's CPUs parse them.
+FETCHES = 2
 
 #: CPU threads of an actor: one on a CPU, where actors side by side beat threads inside one (README, "Speed"); on a
 #: GPU enough to decode for it.
@@ -113,6 +117,8 @@ class Chain:
         import ray.data
 
         num_gpus, threads, (least, most) = actors(self.job, len(works))
+        # GPUs are as fast as several such tasks.
+        fetches = 2 * most if num_gpus else FETCHES * sum(node["Alive"] for node in ray.nodes())
         table: dict[str, Any] = {
             "range": pa.array([work.planned.index for work in works], pa.int32()),
             "file": [work.planned.file for work in works],
@@ -142,7 +148,7 @@ class Chain:
                 units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
-                    compute=ray.data.TaskPoolStrategy(size=min(2 * most, len(works))),
+                    compute=ray.data.TaskPoolStrategy(size=min(fetches, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
@@ -159,7 +165,7 @@ class Chain:
                         "given": self.job.faces == "given",
                     },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
-                    num_cpus=threads,
+                    num_cpus=threads - CRUMB,
                     num_gpus=num_gpus,
                     max_task_retries=MAX_RETRIES,
                     **WHOLE_UNITS,

@@ -104,7 +104,12 @@ start() { # NODE CMD...: make the node and run CMD as its only service
             mount -t tmpfs -o size=2g tmpfs "$2"
             mount -t tmpfs -o size=1g tmpfs /dev/shm
             shift 2
-            exec "$@"' start "$node" "$RAY_TEMP" "$@" \
+            # On a busy computer Ray may give up while it starts.
+            for _ in 1 2 3; do
+                SECONDS=0
+                "$@"
+                [ $SECONDS -lt 90 ] || exit
+            done' start "$node" "$RAY_TEMP" "$@" \
         < /dev/null > "$STATE/$node.log" 2>&1 &
     echo $! > "$STATE/$node.pid"
     disown
