@@ -68,7 +68,7 @@ class Hosts:
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-            timeout=400,
+            timeout=900,
         )
         return done.stdout
 

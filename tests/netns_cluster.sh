@@ -104,7 +104,6 @@ start() { # NODE CMD...: make the node and run CMD as its only service
             mount -t tmpfs -o size=2g tmpfs "$2"
             mount -t tmpfs -o size=1g tmpfs /dev/shm
             shift 2
-            # On a busy computer Ray may give up while it starts.
             for _ in 1 2 3; do
                 SECONDS=0
                 "$@"
@@ -119,12 +118,8 @@ wait_until() { # SECONDS WHAT CMD...
     local end=$((SECONDS + $1)) what=$2; shift 2
     until "$@" 2> /dev/null; do
         [ $SECONDS -lt "$end" ] || die "$what: not within the time, see $STATE/*.log"
-        sleep 0.3
+        sleep 1
     done
-}
-
-port_open() { # NODE PORT
-    in_net cli bash -c "exec 3<> /dev/tcp/$(address "$1")/$2" 2> /dev/null
 }
 
 alive_nodes() {
@@ -152,9 +147,9 @@ up() {
     add_network cli
     ray_node h --head --port=6379 --include-dashboard=true \
         --dashboard-host="$(address h)" --dashboard-port=8265
-    wait_until 240 "head" port_open h 6379
-    for i in $(seq "$workers"); do start_worker "w$i"; done
-    wait_until 300 "dashboard and nodes" at_least_alive $((1 + workers))
+    # One after the other: on a busy computer Ray gives up when it takes long to start.
+    wait_until 300 "head" at_least_alive 1
+    for i in $(seq "$workers"); do worker "$i"; done
     echo "$((1 + workers)) nodes alive after $SECONDS s"
 }
 
@@ -162,7 +157,7 @@ worker() {
     local before
     before=$(alive_nodes)
     start_worker "w$1"
-    wait_until 240 "w$1" at_least_alive $((before + 1))
+    wait_until 300 "w$1" at_least_alive $((before + 1))
 }
 
 s3() {
