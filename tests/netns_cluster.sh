@@ -107,7 +107,7 @@ start() { # NODE CMD...: make the node and run CMD as its only service
             for _ in 1 2 3; do
                 SECONDS=0
                 "$@"
-                [ $SECONDS -lt 90 ] || exit
+                [ $SECONDS -lt 240 ] || exit
             done' start "$node" "$RAY_TEMP" "$@" \
         < /dev/null > "$STATE/$node.log" 2>&1 &
     echo $! > "$STATE/$node.pid"
