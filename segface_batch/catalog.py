@@ -42,6 +42,10 @@ class Dataset:
         return tuple(face_class.name for face_class in self.classes)
 
 
+#: Class id that means "everything else" in every table; no picture paints it.
+BACKGROUND = 0
+
+
 def _classes(*rows: tuple[str, str, Color]) -> tuple[FaceClass, ...]:
     return tuple(FaceClass(*row) for row in rows)
 

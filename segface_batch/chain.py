@@ -163,6 +163,7 @@ class Chain:
                         "detector": self._detector(),
                         "max_faces": self.job.max_faces,
                         "given": self.job.faces == "given",
+                        "mask_space": self.job.mask_space,
                     },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads - CRUMB,

@@ -210,6 +210,9 @@ def _annotate_options(sub: Parser) -> None:
     faces.add_argument("--min-score", metavar="S", type=float, default=jobs.DEFAULT_MIN_SCORE,
                        help="so are those that the detector is less sure of (default: %(default)s)")  # fmt: skip
     faces.add_argument("--max-faces", metavar="N", type=int, help="only the largest N of a picture (default: all)")
+    faces.add_argument("--mask-space", choices=jobs.MASK_SPACES, default="frame",
+                       help="masks as parsed (frame), or in pixels of the upright picture (image) "
+                            "(default: %(default)s)")  # fmt: skip
     work = sub.add_argument_group("work")
     work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
     work.add_argument("--threads", metavar="N", type=int, help="CPU threads of an actor (default: 1, with a GPU 4)")

@@ -13,6 +13,10 @@ from segface_batch.storage import options
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 FACES = ("whole", "detect", "given")
+MASK_SPACES = ("frame", "image")
+
+#: Options that mean something where faces are looked for only.
+DETECTION = ("min_face", "min_score", "max_faces")
 
 #: What the detector's first net looks at.
 SMALLEST_FACE = 12
@@ -51,6 +55,7 @@ class Job:
     min_face: int = DEFAULT_MIN_FACE  # pixels of the longer side of its box
     min_score: float = DEFAULT_MIN_SCORE
     max_faces: int | None = None  # the largest ones of a picture
+    mask_space: str = "frame"  # masks as parsed, R x R; or, image, in pixels of the upright picture
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int | None = None
@@ -74,17 +79,23 @@ class Job:
         return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     @property
-    def needs_landmarks(self) -> bool:
-        """Whether every picture must bring its landmarks along."""
-        return self.faces == "given" or (
-            self.faces == "whole" and catalog.find(self.checkpoint).dataset.landmarks != ""
-        )
+    def placed_by(self) -> tuple[str, ...]:
+        """The columns, of which every input must have one, that place the face of each picture; none where they fill
+        their pictures or are found."""
+        if self.faces == "given":
+            return ("landmarks", "box")
+        return ("landmarks",) if self.faces == "whole" and catalog.find(self.checkpoint).dataset.landmarks else ()
 
     def __post_init__(self) -> None:
         checkpoint = catalog.find(self.checkpoint)
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
+        _one_of("mask-space", self.mask_space, MASK_SPACES)
+        if self.faces != "detect":
+            for option in DETECTION:
+                if getattr(self, option) != getattr(Job, option):
+                    raise ValueError(f"--{option.replace('_', '-')} is for --faces detect: add that, or leave it out")
         if not 0 < self.min_score < 1:
             raise ValueError(f"--min-score {self.min_score}: give a number between 0 and 1")
         if self.min_face < SMALLEST_FACE:
@@ -131,11 +142,10 @@ class Job:
             if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
                 raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
         for place in self.inputs:
-            _check_input(place, checkpoint if self.needs_landmarks else None, self.output)
+            _check_input(place, checkpoint, self.placed_by, self.output)
 
 
-def _check_input(place: str, checkpoint: catalog.Checkpoint | None, output: str) -> None:
-    """`checkpoint`: where pictures must bring landmarks along."""
+def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[str, ...], output: str) -> None:
     if "://" in place:
         if f"{output.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
             raise ValueError(f"output '{output}' lies inside the input; choose a prefix outside it")
@@ -146,11 +156,12 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint | None, output: str)
     if source.is_file() and source.suffix.lower() not in INPUT_SUFFIXES:
         known = ", ".join(INPUT_SUFFIXES)
         raise ValueError(f"'{place}' is neither a folder nor a manifest ({known}); give the folder it is in")
-    if source.is_dir() and checkpoint is not None and not any(source.glob("*.parquet")):
+    if source.is_dir() and placed_by and not any(source.glob("*.parquet")):
         points = {"": "five, 68 or 106", "five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
+        box = " or its box" if "box" in placed_by else ""
         raise ValueError(
-            f"{checkpoint.name} frames each face by {points} landmarks, which a folder does not have; give a "
-            "manifest with a 'landmarks' column, or add --faces detect, which finds them"
+            f"{checkpoint.name} frames each face by {points} landmarks{box}, which a folder does not have; give a "
+            f"manifest with a column {' or '.join(map(repr, placed_by))}, or --faces detect, which finds them"
         )
     if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):
         raise ValueError(f"output '{output}' lies inside the input folder; choose a folder outside it")

@@ -6,24 +6,35 @@ Ray's object store and the device stays busy (98.9 % in a trial, 58-92 % with se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from functools import cached_property
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from segface_batch import catalog, metrics, storage
 from segface_batch.inputs.decode import DecodeError, decode
+from segface_batch.inputs.faces import Faces
 from segface_batch.inputs.fetch import nest, unnest
-from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given
+from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given, given_box
 from segface_batch.output import masks, records
+from segface_batch.output.paste import OUTSIDE, paste
 from segface_batch.output.statistics import class_pixels
+
+if TYPE_CHECKING:
+    from segface_batch.model.mtcnn import Mtcnn
 
 #: Why there is no row of the parser's own (what decoding and framing refuse has reasons there).
 REASONS = {"crashed": "it ends the process that reads or parses it, every time"}
+
+#: Faces of a picture that are framed before the network asks for them.  The others of a crowd are framed when it does:
+#: a frame of 512 x 512 takes 0.8 MB, and a crowd may have a thousand.
+FRAMED_AHEAD = 16
 
 #: The column of seconds by stage; those stages that are not the actor's, or did not run, are null.
 SECONDS = pa.struct([pa.field(stage, pa.float64()) for stage in metrics.STAGES])
@@ -38,17 +49,19 @@ def error_rows(pictures: pa.Table, error: str, dataset: catalog.Dataset, carried
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture on its way to the network: its faces framed, or the reason why not, of each or of the picture."""
+    """A picture on its way to the network: its faces framed as they are asked for, or the reason why not, of each or of
+    the picture."""
 
     width: int | None = None
     height: int | None = None
-    faces: tuple[Framed | str, ...] = ()
+    n_faces: int = 0
+    faces: Iterable[Framed | str] = ()
     error: str | None = None
 
 
 class ParseUnits:
     """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found, `given` says that
-    landmarks place them; the rest is as in Job."""
+    landmarks or boxes place them; the rest is as in Job."""
 
     def __init__(
         self,
@@ -59,17 +72,18 @@ class ParseUnits:
         detector: dict[str, Any] | None = None,
         max_faces: int | None = None,
         given: bool = False,
+        mask_space: str = "frame",
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
         self.parser = self.load(parser)
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
-        self.detector, self.max_faces, self.given = None, max_faces, given
-        if detector is not None:
-            from segface_batch.model.mtcnn import Mtcnn
-
-            self.detector = Mtcnn(**detector).to(parser.get("device", "cpu"))
+        self.max_faces, self.given, self.mask_space = max_faces, given, mask_space
+        self.finds = detector is not None and not given
+        self.detector_settings, self.device = detector or {}, parser.get("device", "cpu")
+        # Where faces are found a picture may have many, and waits with them.
+        self.ahead = (2 * threads if self.finds else 2 * self.parser.batch_size) + 1
         self.decoders = ThreadPoolExecutor(threads, "decode")
         self.encoders = ThreadPoolExecutor(threads, "encode")
 
@@ -79,6 +93,12 @@ class ParseUnits:
         from segface_batch.model.parser import FaceParser
 
         return FaceParser(**parser)
+
+    @cached_property
+    def detector(self) -> Mtcnn:
+        from segface_batch.model.mtcnn import Mtcnn
+
+        return Mtcnn(**self.detector_settings).to(self.device)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """One row of fetch's -> the same with `rows` (records.staged_schema, a row per picture, in order) in place of
@@ -109,8 +129,8 @@ class ParseUnits:
         rows: list[list[Future[dict[str, Any]]]] = []
         waiting: list[_Face] = []
         for picture, prepared in zip(pictures, self._prepared(pictures, seconds), strict=True):
-            rows.append([Future() for _ in prepared.faces or (None,)])
-            if not prepared.faces:
+            rows.append([Future() for _ in range(prepared.n_faces or 1)])
+            if not prepared.n_faces:
                 rows[-1][0].set_result(_row(picture, prepared))
             for number, framed in enumerate(prepared.faces):
                 if isinstance(framed, str):
@@ -125,10 +145,9 @@ class ParseUnits:
         return [row.result() for faces in rows for row in faces]
 
     def _prepared(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> Iterator[Prepared]:
-        """Every picture decoded and framed, in order, two batches ahead of the network."""
+        """Every picture decoded and framed, in order, some ahead of the network."""
         todo = iter(pictures)
-        ahead = islice(todo, 2 * self.parser.batch_size + 1)
-        futures = [self.decoders.submit(self._prepare, picture, seconds) for picture in ahead]
+        futures = [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, self.ahead)]
         while futures:
             yield futures.pop(0).result()
             futures += [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, 1)]
@@ -142,19 +161,26 @@ class ParseUnits:
                 image = decode(data, self.max_pixels)
         except DecodeError as error:
             return Prepared(error=str(error))
-        if self.detector is not None:
-            with seconds.of("detect"):
-                faces = self.detector.detect(image).largest(self.max_faces)
-            with seconds.of("decode"):
-                framed = tuple(frame_faces(image, self.parser.checkpoint, faces))
-            return Prepared(image.width, image.height, framed)
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
+            if self.finds or (self.given and landmarks is not None and len(landmarks) == 2):
+                with seconds.of("detect"):
+                    faces = self._faces(image, landmarks)
+                framed = frame_faces(image, self.parser.checkpoint, faces)
+                with seconds.of("decode"):
+                    ready = list(islice(framed, FRAMED_AHEAD))
+                return Prepared(image.width, image.height, len(faces), chain(ready, framed))
             with seconds.of("decode"):
                 framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
         except FramingError as error:
             return Prepared(image.width, image.height, error=str(error))
-        return Prepared(image.width, image.height, (framed,))
+        return Prepared(image.width, image.height, 1, (framed,))
+
+    def _faces(self, image: Image.Image, corners: np.ndarray | None) -> Faces:
+        """The faces of a photograph, or the one in a given box (2, 2)."""
+        if self.finds or corners is None:
+            return self.detector.detect(image).largest(self.max_faces)
+        return self.detector.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
 
     def _parse(self, faces: Sequence[_Face], seconds: metrics.Seconds) -> None:
         """Label the faces together, and have their rows encoded in the background."""
@@ -167,7 +193,8 @@ class ParseUnits:
 
     def _encode(self, face: _Face, mask: np.ndarray, seconds: metrics.Seconds) -> dict[str, Any]:
         with seconds.of("encode"):
-            return _ok_row(face.picture, face.prepared, mask, self.dataset.class_names, face.number)
+            names = self.dataset.class_names
+            return ok_row(face.picture, face.prepared, face.framed, mask, names, face.number, self.mask_space)
 
 
 @dataclass(frozen=True)
@@ -195,19 +222,34 @@ def _row(picture: dict[str, Any], prepared: Prepared, face: int = 0, error: str 
     """The staged row of a picture or face without mask; columns that are absent become null."""
     error = error or prepared.error
     row = {name: value for name, value in picture.items() if name not in NOT_CARRIED}
-    row |= {"face": face, "n_faces": len(prepared.faces), "width": prepared.width, "height": prepared.height}
+    row |= {"face": face, "n_faces": prepared.n_faces, "width": prepared.width, "height": prepared.height}
     return row | {"status": records.ERROR if error else records.NO_FACE, "error": error}
 
 
-def _ok_row(
-    picture: dict[str, Any], prepared: Prepared, mask: np.ndarray, class_names: Sequence[str], face: int = 0
+def ok_row(
+    picture: dict[str, Any],
+    prepared: Prepared,
+    framed: Framed,
+    mask: np.ndarray,
+    class_names: Sequence[str],
+    face: int = 0,
+    mask_space: str = "frame",
 ) -> dict[str, Any]:
     """The staged row of a parsed face: its statistics and its mask as PNG."""
-    framed = prepared.faces[face]
-    assert isinstance(framed, Framed)
+    transform = framed.transform
+    if mask_space == "image":
+        assert prepared.width is not None
+        assert prepared.height is not None
+        mask, (left, top) = paste(mask, transform, prepared.width, prepared.height)
+        transform = np.array([[1.0, 0, left], [0, 1, top]])
     row = _row(picture, prepared, face) | {"status": records.OK, "score": framed.score}
     row |= dict(zip(("box_left", "box_top", "box_right", "box_bottom"), framed.box, strict=True))
-    row |= {"points": None if framed.points is None else framed.points.ravel(), "transform": framed.transform.ravel()}
-    for name, count in zip(class_names, class_pixels(mask, len(class_names)).tolist(), strict=True):
-        row |= {f"px_{name}": count, f"frac_{name}": count / mask.size}
+    row |= {"points": None if framed.points is None else framed.points.ravel(), "transform": transform.ravel()}
+    counts = class_pixels(mask, len(class_names)).tolist()
+    parsed = sum(counts)
+    row["mask_pixels"] = parsed
+    for name, count in zip(class_names, counts, strict=True):
+        row |= {f"px_{name}": count, f"frac_{name}": count / parsed}
+    if mask_space == "image":
+        mask[mask == OUTSIDE] = catalog.BACKGROUND
     return row | {"mask": {"bytes": masks.encode(mask)}}

@@ -164,7 +164,7 @@ def _pictures(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[sour
     return sources.pictures(
         job.inputs,
         skipped,
-        need_landmarks=job.needs_landmarks,
+        placed_by=job.placed_by,
         columns=job.columns,
         image_column=job.image_column,
     )

@@ -74,7 +74,7 @@ class Free(Quick):
     """Neither decodes nor encodes: one mask for all."""
 
     def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
-        from segface_batch.parse import _ok_row
+        from segface_batch.parse import ok_row
 
         if not hasattr(self, "row"):
             from segface_batch.inputs.framing import Framed
@@ -82,7 +82,7 @@ class Free(Quick):
             side = self.parser.checkpoint.resolution
             framed = Framed(np.zeros((side, side, 3), np.uint8), None, (0, 0, side, side))
             mask = np.zeros((side, side), np.uint8)
-            row = _ok_row(pictures[0], Prepared(side, side, (framed,)), mask, self.dataset.class_names)
+            row = ok_row(pictures[0], Prepared(side, side, 1), framed, mask, self.dataset.class_names)
             self.row = {name: value for name, value in row.items() if name not in pictures[0]}
         kept = ("image_id", "uri", "unit", "seq")
         return [{name: picture[name] for name in kept} | self.row for picture in pictures]

@@ -21,8 +21,16 @@ from tests.model.test_mtcnn import group_picture
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
-#: An orientation tag, and how a picture has to be stored so that it is upright again.
-SIDEWAYS = (6, Image.Transpose.ROTATE_90)
+#: Orientation tags, and how a picture has to be stored so that it is upright again.
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +44,14 @@ def out(group: tuple[Image.Image, list[np.ndarray]], tmp_path_factory: pytest.Te
     scene, _ = group
     (folder / "in").mkdir()
     scene.save(folder / "in" / "a-group.png")
-    orientation, turn = SIDEWAYS
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    scene.transpose(turn).save(folder / "in" / "b-sideways.png", exif=exif)
+    for orientation, turn in ORIENTATIONS.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        scene.transpose(turn).save(folder / "in" / f"b-{orientation}.png", exif=exif)
     Image.new("RGB", (200, 300), (40, 80, 120)).save(folder / "in" / "c-nobody.png")
     (folder / "in" / "d-broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     summary = annotate(drivers.job(folder / "in", folder / "out", faces="detect", min_score=0.9))
-    assert summary.pictures == 4
+    assert summary.pictures == 10
     return folder / "out"
 
 
@@ -72,8 +80,9 @@ def test_every_face_has_a_row_with_its_place(out: Path, group: tuple[Image.Image
         assert 0.9 < row["score"] <= 1
 
 
-def test_a_picture_stored_sideways_has_the_rows_of_the_upright_one(out: Path) -> None:
-    upright, sideways = rows(out, "a-group.png"), rows(out, "b-sideways.png")
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_picture_stored_otherwise_has_the_rows_of_the_upright_one(out: Path, orientation: int) -> None:
+    upright, sideways = rows(out, "a-group.png"), rows(out, f"b-{orientation}.png")
     differing = {"image_id", "uri", "unit", "seq"}
     for one, other in zip(upright, sideways, strict=True):
         assert {k: v for k, v in one.items() if k not in differing} == {

@@ -71,8 +71,15 @@ MISTAKES = {
     "landmarks": (
         {"checkpoint": "swinb_lapa_224"},
         "swinb_lapa_224 frames each face by five (or LaPa's 106) landmarks, which a folder does not have; give a "
-        "manifest with a 'landmarks' column, or add --faces detect, which finds them",
+        "manifest with a column 'landmarks', or --faces detect, which finds them",
     ),
+    "given": (
+        {"faces": "given"},
+        "convnext_celeba_512 frames each face by five, 68 or 106 landmarks or its box, which a folder does not have; "
+        "give a manifest with a column 'landmarks' or 'box', or --faces detect, which finds them",
+    ),
+    "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that, or leave it out"),
+    "mask space": ({"mask_space": "photo"}, "--mask-space photo: choose one of frame, image"),
     "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
     "output is in use": ({"output": "faces"}, "'faces' holds other files; name a new or empty folder for the output"),
     "output is inside": (

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 from PIL import Image, ImageDraw, ImageFont
 
-from segface_batch.curate.show import BACKGROUND, class_table, draw, rows, with_masks
+from segface_batch.catalog import BACKGROUND
+from segface_batch.curate.show import class_table, draw, rows, with_masks
 from segface_batch.curate.tables import open_tables
 from segface_batch.output import records
 

@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 from PIL import Image, ImageDraw, ImageFont
 
 from segface_batch import storage
+from segface_batch.catalog import BACKGROUND
 from segface_batch.curate.tables import Tables, open_tables
 from segface_batch.inputs.decode import DecodeError, decode as decode_picture
 from segface_batch.output import masks, records
@@ -38,9 +39,6 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 #: A line of the legend: name, share, colour.
 Entry = tuple[str, str, tuple[int, int, int] | None]
-
-#: Class id of every published class table that means "everything else"; it is not painted.
-BACKGROUND = 0
 
 _KEY = ("unit", "seq", "face")
 _COLUMNS = (

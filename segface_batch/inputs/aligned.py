@@ -35,9 +35,10 @@ def transform(landmarks: np.ndarray, side: int, reach: float = 1.0) -> np.ndarra
 
 
 def pixels(image: Image.Image, placed: np.ndarray, side: int) -> np.ndarray:
-    """(side, side, 3) uint8: the RGB picture under the frame that `transform` placed."""
-    scale = float(np.hypot(*placed[:, 0]))
-    if not np.isfinite(placed).all() or scale * side > LARGEST * max(image.size):
+    """(side, side, 3) uint8: the RGB picture under the frame that `transform` placed, whose middle it must show."""
+    scale, middle = float(np.hypot(*placed[:, 0])), placed @ [side / 2, side / 2, 1]
+    shown = (middle >= 0).all() and (middle <= image.size).all()  # False where it is not finite
+    if not shown or scale * side > LARGEST * max(image.size):
         raise ValueError("the frame is not a place in the picture")
     corners = placed @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
     reach = int(np.ceil(2 * max(scale, 1)))

@@ -42,6 +42,7 @@ _SMALLEST_FACE = 1.0
 REASONS = {
     "no_landmarks": "the checkpoint frames by landmarks and the manifest has none for the picture",
     "bad_landmarks": "landmarks of another number, not numbers, all in one place or outside the picture",
+    "bad_box": "a given box that is not four numbers, or no place in the picture",
 }
 
 
@@ -137,6 +138,18 @@ def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int) ->
     image = image.crop(box)
     transform = np.array([[image.width / side, 0, box[0]], [0, image.height / side, box[1]]])
     return Framed(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), None, box, transform)
+
+
+def given_box(corners: np.ndarray, width: int, height: int) -> Box:
+    """(2, 2) corners of a box, left top and right bottom, in a picture of that size -> the box, which may reach beyond
+    the picture by half; FramingError where it is no place in it."""
+    if not np.isfinite(corners).all():
+        raise FramingError("bad_box")
+    (left, top), (right, bottom) = corners.astype(float).tolist()
+    x, y = (left + right) / 2, (top + bottom) / 2
+    if min(right - left, bottom - top) < _SMALLEST_FACE or not (0 <= x <= width and 0 <= y <= height):
+        raise FramingError("bad_box")
+    return left, top, right, bottom
 
 
 def five_landmarks(points: np.ndarray) -> np.ndarray:

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from segface_batch import storage
 from segface_batch.inputs import parquet, ranged
-from segface_batch.inputs.picture import Picture, landmarks_of
+from segface_batch.inputs.picture import Picture, points_of
 from segface_batch.inputs.redact import redacted
 
-#: Columns of a manifest that are read, besides those carried.
-COLUMNS = ("uri", "image_id", "landmarks")
+#: Columns of a manifest that are read, besides those carried and those that place faces.
+COLUMNS = ("uri", "image_id")
 
 #: A request for lines.
 _READ_BYTES = 4 * 2**20
@@ -35,25 +35,26 @@ def columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
 
 
 def pictures(
-    place: str, suffix: str, n_bytes: int, *, need_landmarks: bool, carried: Sequence[str]
+    place: str, suffix: str, n_bytes: int, *, placed_by: Sequence[str], carried: Sequence[str]
 ) -> Iterator[Picture]:
     """The manifest's pictures as listed, those named by a path found from the manifest's own folder; their ids are
-    `image_id`, else `uri`.  ValueError for a manifest without the columns it needs or a row without a `uri`."""
+    `image_id`, else `uri`.  ValueError for a manifest without `uri` or, where faces are `placed_by` columns, without
+    any of these, or for a row without a `uri`."""
     shown = redacted(place)
     found = columns(place, suffix, n_bytes)
     has = found.names
-    wanted = ("uri", "landmarks") if need_landmarks else ("uri",)
-    missing = [name for name in wanted if name not in has]
-    if missing:
-        raise ValueError(
-            f"{shown} has no column '{missing[0]}' (it has: {', '.join(has) or 'none'}); "
-            "a manifest needs 'uri', and 'landmarks' for LaPa and Helen checkpoints; 'image_id' is optional"
-        )
+    for wanted in (("uri",), placed_by):
+        if wanted and not set(wanted) & set(has):
+            raise ValueError(
+                f"{shown} has no column {' or '.join(map(repr, wanted))} (it has: {', '.join(has) or 'none'}); a "
+                "manifest needs 'uri', 'landmarks' for LaPa and Helen checkpoints, and 'landmarks' or 'box' for "
+                "--faces given; 'image_id' is optional"
+            )
     if not parquet.is_text(found.field("uri").type):
         raise ValueError(f"{shown}: column 'uri' is {found.field('uri').type}; make it text")
     folder = place.partition("?")[0].rpartition("/")[0]
     rows = {".txt": _lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[suffix]
-    names = [name for name in dict.fromkeys((*COLUMNS, *carried)) if name in has]
+    names = [name for name in dict.fromkeys((*COLUMNS, *placed_by, *carried)) if name in has]
     for number, row in enumerate(rows(place, n_bytes, names), start=1):
         uri = row["uri"]
         if not uri:
@@ -72,7 +73,7 @@ def _picture(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str])
     return Picture(
         redacted(uri) if image_id is None or image_id == "" else str(image_id),
         shown,
-        landmarks_of(row.get("landmarks")),
+        points_of(row),
         size,
         None if shown == here else here,
         carried=tuple(row.get(name) for name in carried),

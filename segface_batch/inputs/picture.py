@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
@@ -20,9 +21,10 @@ class Picture(NamedTuple):
     """A picture to annotate.
 
     The bytes are those of `place` (None: of `uri`): the whole of it, `n_bytes` from `offset` on in a tar file, or a
-    cell of a Parquet file.  `landmarks` are x0, y0, x1, y1, ... in pixels of the upright picture; None where the source
-    has none, NaN where it has something else.  `n_bytes` is 0 where the size is not known before reading; of a cell it
-    is the mean of its row group.  `error` says why there is nothing to read, where that is known already.
+    cell of a Parquet file.  `landmarks` are x0, y0, x1, y1, ... in pixels of the upright picture, or, two points, the
+    corners of the face's box; None where the source has none, NaN where it has something else.  `n_bytes` is 0 where
+    the size is not known before reading; of a cell it is the mean of its row group.  `error` says why there is nothing
+    to read, where that is known already.
     """
 
     image_id: str
@@ -41,8 +43,20 @@ def printable(name: str) -> str:
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def landmarks_of(cell: str | list[Any] | None) -> list[float] | None:
-    """Landmarks of a cell, "x0 y0 x1 y1 ..." or a list, flat or of pairs; NaN where they are no pairs of numbers."""
+#: The columns that say where the face of a picture is; the first that a row has counts.
+LANDMARKS, BOX = "landmarks", "box"
+
+
+def points_of(row: Mapping[str, Any]) -> list[float] | None:
+    """`landmarks` of a row, else the corners of its `box`, which is left, top, right, bottom."""
+    points = _pairs(row.get(LANDMARKS))
+    if points is not None or (box := _pairs(row.get(BOX))) is None:
+        return points
+    return box if len(box) == 4 else [math.nan] * 4
+
+
+def _pairs(cell: str | list[Any] | None) -> list[float] | None:
+    """Numbers of a cell, "x0 y0 x1 y1 ..." or a list, flat or of pairs; NaN where they are no pairs of numbers."""
     if cell is None or cell == "":
         return None
     values = cell.split() if isinstance(cell, str) else cell

@@ -26,7 +26,7 @@ from segface_batch import storage
 from segface_batch.inputs import folders, manifest, parquet, ranged, tar
 from segface_batch.inputs.decode import SUFFIXES
 from segface_batch.inputs.folders import Found
-from segface_batch.inputs.picture import Picture, landmarks_of, printable
+from segface_batch.inputs.picture import Picture, points_of, printable
 from segface_batch.inputs.redact import redacted
 from segface_batch.output import records
 
@@ -59,7 +59,7 @@ class _Input(NamedTuple):
 
 class _Wanted(NamedTuple):
     carried: pa.Schema
-    need_landmarks: bool
+    placed_by: Sequence[str]
     image_column: str | None
 
 
@@ -67,7 +67,7 @@ def pictures(
     inputs: Sequence[str],
     skipped: Counter[str],
     *,
-    need_landmarks: bool = False,
+    placed_by: Sequence[str] = (),
     columns: Sequence[str] = (),
     image_column: str | None = None,
 ) -> tuple[pa.Schema, Iterator[Picture]]:
@@ -81,6 +81,8 @@ def pictures(
     `__key__`, else the `path` of Hugging Face's struct, else FILE/ROW; SHARD.tar/MEMBER.  With several inputs each id
     starts with the last word of its input.
 
+    Every input must have one of the columns that faces are `placed_by`, where there are such.
+
     Columns are those of manifests and of Parquet files with pictures; an input that lacks one gives nulls.
 
     Planning reads small things only: listings, headers, footers.  A broken .tar or .parquet file of a folder becomes
@@ -92,7 +94,7 @@ def pictures(
     records.check_carried(columns)
     opened = _opened(inputs, image_column)
     carried = _carried(opened, columns, image_column)
-    wanted = _Wanted(carried, need_landmarks, image_column)
+    wanted = _Wanted(carried, placed_by, image_column)
     return carried, itertools.chain.from_iterable(_of_input(each, wanted, skipped) for each in opened)
 
 
@@ -208,7 +210,7 @@ def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[
         each.place,
         ".parquet" if each.kind == ".manifest" else each.kind,
         each.n_bytes,
-        need_landmarks=wanted.need_landmarks,
+        placed_by=wanted.placed_by,
         carried=wanted.carried.names,
     )
     return (picture._replace(image_id=each.prefix + picture.image_id) for picture in listed) if each.prefix else listed
@@ -222,7 +224,7 @@ def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator
     for name, place, suffix, n_bytes in folders.files(each.place, skipped):
         if suffix in SUFFIXES:
             if loose == 0:
-                _check_landmarks(wanted, place)
+                _refuse_unplaced(wanted, place)
             loose += 1
             yield Picture(each.prefix + name, place, None, n_bytes, carried=nothing)
         elif suffix == ".tar":
@@ -238,18 +240,19 @@ def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator
         yield from _in_parquet_files(tables, each.prefix, wanted, skipped)
 
 
-def _check_landmarks(wanted: _Wanted, place: str) -> None:
-    if wanted.need_landmarks:
+def _refuse_unplaced(wanted: _Wanted, place: str) -> None:
+    if wanted.placed_by:
+        columns = " or ".join(map(repr, wanted.placed_by))
         raise ValueError(
-            f"{redacted(place)} comes without the landmarks that the checkpoint frames faces by; give a manifest or "
-            "Parquet file with a 'landmarks' column, or add --faces detect, which finds them"
+            f"{redacted(place)} comes without the {' or '.join(wanted.placed_by)} that each face is framed by; give a "
+            f"manifest or Parquet file with a column {columns}, or --faces detect, which finds them"
         )
 
 
 def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
     nothing = (None,) * len(wanted.carried)
     for shard, index in _ahead(_index, shards):
-        _check_landmarks(wanted, shard.place)
+        _refuse_unplaced(wanted, shard.place)
         shown = redacted(shard.place)
         for member in index.members:
             name = printable(member.name)
@@ -301,21 +304,21 @@ def _in_parquet_files(found: Sequence[Found], prefix: str, wanted: _Wanted, skip
 
 def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted) -> Iterator[Picture]:
     schema, shown = file.schema_arrow, redacted(entry.place)
-    if "landmarks" not in schema.names:
-        _check_landmarks(wanted, entry.place)
+    if not set(wanted.placed_by) & set(schema.names):
+        _refuse_unplaced(wanted, entry.place)
     for field in wanted.carried:
         if field.name in schema.names and parquet.plain_type(schema.field(field.name).type) != field.type:
             raise ValueError(
                 f"column '{field.name}' is {schema.field(field.name).type} in {shown}, {field.type} elsewhere"
             )
     named = next((name for name in parquet.ID_COLUMNS if name in schema.names), parquet.PATH)
-    names = [name for name in dict.fromkeys((named, "landmarks", *wanted.carried.names)) if name in schema.names]
+    names = [name for name in dict.fromkeys((named, *wanted.placed_by, *wanted.carried.names)) if name in schema.names]
     for cell, n_bytes, number, values in parquet.rows(file, entry.place, entry.n_bytes, column, names):
         own = values.get(named)
         yield Picture(
             f"{entry.name}/{number}" if own is None or own == "" else f"{prefix}{own}",
             f"{shown}#{number}",
-            landmarks_of(values.get("landmarks")),
+            points_of(values),
             n_bytes,
             entry.place,
             cell=cell,

@@ -117,15 +117,25 @@ class Mtcnn(nn.Module):
             boxes = _squares(_shifted(boxes[kept], shifts[kept]))
         if not len(boxes):
             return NO_FACES
-        scores, shifts, points = self._looked_at(self.onet, image, boxes, _LOCATE)
-        found = (scores >= max(_LEAST[2], self.min_score)).nonzero().squeeze(1)
-        boxes, scores, shifts, points = (value[found] for value in (boxes, scores, shifts, points))
-        sides = boxes[:, 2:] - boxes[:, :2] + 1
-        landmarks = points.view(-1, 2, 5).transpose(1, 2) * sides[:, None] + boxes[:, None, :2] - 1
-        boxes = _shifted(boxes, shifts)
-        faces = Faces(boxes.cpu().numpy(), scores.cpu().numpy(), landmarks.cpu().numpy())
+        faces = self._located(image, boxes)
+        faces = faces.at(faces.scores >= max(_LEAST[2], self.min_score))
         faces = faces.at(_apart(faces.boxes, faces.scores))
         return faces.at((faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1) >= self.min_face).largest()
+
+    @torch.inference_mode()
+    def locate(self, image: Image.Image, boxes: np.ndarray) -> Faces:
+        """The faces in given boxes (N, 4), one for each, with the landmarks and the score of the last net, however low
+        that is.  It looks twice: at the square around a box, then where it has seen the face in it."""
+        first = self._located(image, _squares(torch.from_numpy(boxes).to(self._device())))
+        again = self._located(image, _squares(torch.from_numpy(first.boxes).to(self._device())))
+        return Faces(boxes, again.scores, again.landmarks)
+
+    def _located(self, image: Image.Image, squares: Tensor) -> Faces:
+        """What the last net sees in squares (N, 4) of the picture."""
+        scores, shifts, points = self._looked_at(self.onet, image, squares, _LOCATE)
+        sides = squares[:, 2:] - squares[:, :2] + 1
+        landmarks = points.view(-1, 2, 5).transpose(1, 2) * sides[:, None] + squares[:, None, :2] - 1
+        return Faces(_shifted(squares, shifts).cpu().numpy(), scores.cpu().numpy(), landmarks.cpu().numpy())
 
     def _proposals(self, image: Image.Image) -> Tensor:
         """(N, 4) squares that the first net takes for faces."""

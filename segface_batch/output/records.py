@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from segface_batch.catalog import Dataset
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 OK, NO_FACE, ERROR = "ok", "no_face", "error"
 
@@ -66,6 +66,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         True,
         "six numbers a to f that take the mask to the upright picture, pixels counted by their edges: "
         "x' = a x + b y + c, y' = d x + e y + f",
+    ),
+    (
+        "mask_pixels",
+        pa.int32(),
+        True,
+        "pixels of the mask that were parsed: R x R; with --mask-space image those of the picture that the face's "
+        "frame covers",
     ),
 )
 
@@ -131,7 +138,7 @@ def describe(dataset: Dataset, carried: pa.Schema = _NOTHING) -> dict[str, Any]:
             **{name: meaning for name, _, _, meaning in COLUMNS},
             **dict.fromkeys(carried.names, "carried from the manifest or Parquet file of the input"),
             "px_<class>": "pixels of the class in the mask",
-            "frac_<class>": "share of the mask's pixels that the class has, 0 to 1",
+            "frac_<class>": "px_<class> / mask_pixels, 0 to 1",
             "mask": "8-bit grey PNG; the value of a pixel is the id of its class",
         },
     }

@@ -20,7 +20,7 @@ from segface_batch import catalog, storage
 from segface_batch.inputs import plan as planning
 from segface_batch.inputs.plan import Plan
 from segface_batch.inputs.redact import redacted
-from segface_batch.job import Job
+from segface_batch.job import DETECTION, Job
 from segface_batch.output import records
 
 #: Packages that take part in the numbers or the bytes of the output.
@@ -129,7 +129,8 @@ def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
         "parser": job.parser,
         "weights_sha256": weights_sha256,
         "faces": job.faces,
-        **{name: getattr(job, name) for name in ("min_face", "min_score", "max_faces") if job.faces == "detect"},
+        **{name: getattr(job, name) for name in DETECTION if job.faces == "detect"},
+        "mask_space": job.mask_space,
         "precision": job.precision,
         "max_pixels": job.max_pixels,
         "part_rows": job.part_rows,

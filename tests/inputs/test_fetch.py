@@ -20,10 +20,10 @@ from tests.inputs.archives import IMAGE, tar_file
 class Planned:
     """An input planned in a folder of its own, and its units fetched."""
 
-    def __init__(self, folder: Path, *inputs: Path | str, columns: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *inputs: Path | str, **options: Any) -> None:
         self.folder = str(folder / "plan")
         skipped: Counter[str] = Counter()
-        carried, found = sources.pictures([str(place) for place in inputs], skipped, columns=columns)
+        carried, found = sources.pictures([str(place) for place in inputs], skipped, **options)
         name = plan.write(self.folder, found, skipped, 16_384, carried=carried)
         self.plan: Plan = plan.read(self.folder, [name])
 
@@ -59,7 +59,7 @@ def folder_of(root: Path, count: int, suffix: str = ".jpg") -> Path:
 def test_a_unit_is_one_row_with_its_pictures_and_their_columns(tmp_path: Path) -> None:
     folder_of(tmp_path, 2)
     (tmp_path / "m.csv").write_text('uri,image_id,landmarks,who\n001.jpg,one,"1 2",x\n000.jpg,,,\n')
-    (row,) = Planned(tmp_path, tmp_path / "m.csv", columns=("who",)).unit().to_pylist()
+    (row,) = Planned(tmp_path, tmp_path / "m.csv", columns=("who",), placed_by=("landmarks",)).unit().to_pylist()
     rest = {"unit": 0, "error": None}
     assert row == {
         "range": 0,

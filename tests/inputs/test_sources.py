@@ -127,12 +127,25 @@ def test_csv_and_parquet_manifests_carry_names_and_landmarks(tmp_path: Path) -> 
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     for name in ("m.csv", "m.parquet"):
-        first, second, third = listed(tmp_path / name, need_landmarks=True)[0]
+        first, second, third = listed(tmp_path / name, placed_by=["landmarks"])[0]
         assert first == Picture("first", "/a.jpg", [1.0, 2.5, 3.0, 4.0])
         assert second == Picture("/b.jpg", "/b.jpg", None)
         assert (third.image_id, third.uri) == ("third", "/c.jpg")
         assert third.landmarks is not None
         assert all(map(math.isnan, third.landmarks))
+
+
+def test_a_box_places_a_face_where_there_are_no_landmarks(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("uri,box,landmarks\n/a.jpg,1 2 3 4,\n/b.jpg,1 2 3 4,5 6 7 8 9 9\n/c.jpg,1 2 3,\n")
+    rows = [{"uri": "/a.jpg", "box": [1, 2, 3, 4]}, {"uri": "/c.jpg", "box": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    first, second, third = (found.landmarks for found in listed(tmp_path / "m.csv", placed_by=["landmarks", "box"])[0])
+    assert (first, second) == ([1, 2, 3, 4], [5, 6, 7, 8, 9, 9])
+    assert third is not None
+    assert len(third) == 4
+    assert all(map(math.isnan, third))
+    found = listed(tmp_path / "m.parquet", placed_by=["landmarks", "box"])[0]
+    assert [picture.landmarks for picture in found] == [[1, 2, 3, 4], None]
 
 
 def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) -> None:
@@ -143,21 +156,22 @@ def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "need_landmarks", "message"),
+    ("text", "placed_by", "message"),
     [
-        (b"path\na.jpg\n", False, "no column 'uri' (it has: path)"),
-        (b"", False, "no column 'uri' (it has: none)"),
-        (b"uri\na.jpg\n", True, "no column 'landmarks' (it has: uri)"),
-        (b"uri,image_id\na.jpg,a\n,b\n", False, "row 2 has no uri"),
-        (b"uri\ncaf\xe9.jpg\n", False, "is not UTF-8"),
-        (b'uri\n"' + b"a" * 140_000, False, "is no CSV"),
+        (b"path\na.jpg\n", (), "no column 'uri' (it has: path)"),
+        (b"", (), "no column 'uri' (it has: none)"),
+        (b"uri\na.jpg\n", ("landmarks",), "no column 'landmarks' (it has: uri)"),
+        (b"uri\na.jpg\n", ("landmarks", "box"), "no column 'landmarks' or 'box' (it has: uri)"),
+        (b"uri,image_id\na.jpg,a\n,b\n", (), "row 2 has no uri"),
+        (b"uri\ncaf\xe9.jpg\n", (), "is not UTF-8"),
+        (b'uri\n"' + b"a" * 140_000, (), "is no CSV"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_refused(
-    tmp_path: Path, text: bytes, need_landmarks: bool, message: str
+    tmp_path: Path, text: bytes, placed_by: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "m.csv").write_bytes(text)
-    found = refusal(tmp_path / "m.csv", need_landmarks=need_landmarks)
+    found = refusal(tmp_path / "m.csv", placed_by=placed_by)
     assert f"{tmp_path}/m.csv" in found
     assert message in found
 
@@ -338,13 +352,13 @@ def test_pictures_without_the_landmarks_that_are_needed_are_refused(tmp_path: Pa
     tar_file(tmp_path / "t.tar", [("a.jpg", b"1")])
     faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
     for name, first in (("loose", "loose/a.jpg"), ("t.tar", "t.tar"), ("f.parquet", "f.parquet")):
-        assert refusal(tmp_path / name, need_landmarks=True) == (
-            f"{tmp_path}/{first} comes without the landmarks that the checkpoint frames faces by; give a manifest or "
-            "Parquet file with a 'landmarks' column, or add --faces detect, which finds them"
+        assert refusal(tmp_path / name, placed_by=["landmarks"]) == (
+            f"{tmp_path}/{first} comes without the landmarks that each face is framed by; give a manifest or Parquet "
+            "file with a column 'landmarks', or --faces detect, which finds them"
         )
     points = {"landmarks": [1.0, 2.0]}
     faces(tmp_path / "g.parquet", [{"image": {"bytes": b"1"}} | points], landmarks=pa.list_(pa.float32()))
-    (found,), _ = listed(tmp_path / "g.parquet", need_landmarks=True)
+    (found,), _ = listed(tmp_path / "g.parquet", placed_by=["landmarks"])
     assert found.landmarks == [1.0, 2.0]
 
 

@@ -1,0 +1,212 @@
+"""From encoded pictures to rows without Ray: where masks lie, whose left is left, given boxes, crowds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageOps
+
+from segface_batch import catalog, parse
+from segface_batch.inputs.fetch import unnest
+from segface_batch.output import masks
+from segface_batch.parse import ParseUnits
+from tests import stand_in
+from tests.inputs.test_fetch import Planned
+from tests.model.test_mtcnn import group_picture
+
+CHECKPOINT = "mobilenet_celeba_512"
+SKIN, L_EYE, R_EYE = (catalog.CELEBAMASK_HQ.class_names.index(name) for name in ("skin", "l_eye", "r_eye"))
+
+WIDTH, HEIGHT = 700, 600
+
+
+class Painted(stand_in.Network):
+    """Sees what is painted: skin red, the eye to the left yellow, that to the right violet, by whatever is more."""
+
+    def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+        red, green, blue = (pixels[..., channel] > 127 for channel in range(3))
+        return np.where(green, L_EYE, np.where(blue, R_EYE, np.where(red, SKIN, 0))).astype(np.uint8)
+
+
+class ParsePainted(ParseUnits):
+    @staticmethod
+    def load(parser: dict[str, Any]) -> Painted:
+        return Painted(parser["checkpoint"])
+
+
+def painted(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids (HEIGHT, WIDTH) of a face anywhere in the picture, turned anyhow, and its five landmarks."""
+    size, turn = rng.uniform(40, 160), np.exp(1j * rng.uniform(-np.pi, np.pi))
+    middle = complex(rng.uniform(0.1, 0.9) * WIDTH, rng.uniform(0.1, 0.9) * HEIGHT)
+    points = np.array([-0.5, 0.5, 0.55j, -0.4 + 1j, 0.4 + 1j]) * size * turn + middle
+    y, x = np.indices((HEIGHT, WIDTH)) + 0.5
+    place = x + 1j * y
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[abs(place - middle - 0.1j * size * turn) < 1.6 * size] = SKIN
+    labels[abs(place - points[0]) < 0.3 * size] = L_EYE
+    labels[abs(place - points[1]) < 0.3 * size] = R_EYE
+    return labels, np.stack([points.real, points.imag], 1)
+
+
+def picture_of(labels: np.ndarray) -> Image.Image:
+    colors = np.zeros((256, 3), np.uint8)
+    colors[[SKIN, L_EYE, R_EYE]] = (255, 0, 0), (255, 255, 0), (255, 0, 255)
+    return Image.fromarray(colors[labels])
+
+
+def rows(folder: Path, pictures: list[dict[str, Any]], parser: ParseUnits) -> list[dict[str, Any]]:
+    """What a parser makes of a manifest."""
+    table = pa.Table.from_pylist(pictures)
+    placed_by = [name for name in ("landmarks", "box") if name in table.column_names]
+    pq.write_table(table, folder / "list.parquet")
+    planned = Planned(folder, folder / "list.parquet", placed_by=placed_by)
+    units = [parser(planned.unit(position)) for position in range(len(planned.plan.ranges[0].sizes))]
+    assert {unit["fatal"][0].as_py() for unit in units} == {None}
+    return [row for unit in units for row in unnest(unit["rows"]).to_pylist()]
+
+
+def laid(row: dict[str, Any]) -> np.ndarray:
+    """The row's mask in its picture, background elsewhere."""
+    mask = masks.decode(row["mask"]["bytes"])
+    labels = np.zeros((row["height"], row["width"]), np.uint8)
+    a, b, left, d, e, top = row["transform"]
+    assert (a, b, d, e) == (1, 0, 0, 1)
+    labels[int(top) : int(top) + mask.shape[0], int(left) : int(left) + mask.shape[1]] = mask
+    return labels
+
+
+@pytest.fixture(scope="module")
+def placements(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], list[np.ndarray]]:
+    folder, rng, truths, pictures = tmp_path_factory.mktemp("painted"), np.random.default_rng(2), [], []
+    for number in range(30):
+        labels, points = painted(rng)
+        picture_of(labels).save(folder / f"{number}.png", compress_level=1)
+        truths.append(labels)
+        pictures.append({"uri": f"{number}.png", "landmarks": points.ravel()})
+    return folder, pictures, truths
+
+
+def test_a_mask_in_the_pictures_space_is_what_was_painted(placements) -> None:
+    folder, pictures, truths = placements
+    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, given=True, mask_space="image")
+    ious, swaps = [], 0
+    for row, truth in zip(rows(folder, pictures, parser), truths, strict=True):
+        found = laid(row)
+        for index in np.unique(truth):
+            same, either = (found == index) & (truth == index), (found == index) | (truth == index)
+            ious.append(same.sum() / either.sum())
+        assert row["px_skin"] == (found == SKIN).sum() == pytest.approx((truth == SKIN).sum(), rel=0.01)
+        assert row["frac_skin"] == pytest.approx(row["px_skin"] / row["mask_pixels"])
+        assert row["mask_pixels"] == sum(row[f"px_{name}"] for name in catalog.CELEBAMASK_HQ.class_names)
+        swaps += sum(((found == index) & (truth == other)).any() for index, other in ((L_EYE, R_EYE), (R_EYE, L_EYE)))
+    print(f"{len(truths)} placements: least IoU {min(ious):.4f} of {len(ious)}, {swaps} side swaps")
+    assert np.median(ious) > 0.99
+    assert min(ious) > 0.98  # small eyes that the edge of the picture cuts
+    assert swaps == 0
+
+
+def test_a_mask_as_parsed_has_the_area_that_its_transform_says(placements) -> None:
+    folder, pictures, truths = placements
+    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, given=True)
+    whole = 0
+    for row, truth in zip(rows(folder, pictures, parser), truths, strict=True):
+        a, b, c, d, e, f = row["transform"]
+        assert row["mask_pixels"] == 512 * 512
+        y, x = np.nonzero(masks.decode(row["mask"]["bytes"]) == L_EYE)
+        x, y = a * (x + 0.5) + b * (y + 0.5) + c, d * (x + 0.5) + e * (y + 0.5) + f
+        inside = (x >= 0) & (y >= 0) & (x < WIDTH) & (y < HEIGHT)
+        assert (truth[y[inside].astype(int), x[inside].astype(int)] != R_EYE).all()
+        if inside.all() and (truth == L_EYE).any():  # nothing of it is the picture's reflection
+            whole += 1
+            assert row["px_l_eye"] * abs(a * e - b * d) == pytest.approx((truth == L_EYE).sum(), rel=0.01)
+    assert whole > 10
+
+
+def test_a_whole_picture_in_its_own_space_is_all_of_it(tmp_path: Path) -> None:
+    labels, _ = painted(np.random.default_rng(0))
+    picture_of(labels).save(tmp_path / "a.png")
+    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, mask_space="image")
+    (row,) = rows(tmp_path, [{"uri": "a.png"}], parser)
+    assert (row["mask_pixels"], row["transform"]) == (WIDTH * HEIGHT, [1, 0, 0, 0, 1, 0])
+    assert (laid(row) == labels).mean() > 0.99
+
+
+def group(folder: Path, seed: int, columns: int, n_rows: int) -> tuple[Image.Image, list[np.ndarray]]:
+    scene, truth = group_picture(np.random.default_rng(seed), columns, n_rows)
+    scene.save(folder / "group.png", compress_level=1)
+    return scene, truth
+
+
+def test_a_mirrored_photograph_has_the_mirrored_rows_with_left_and_right_exchanged(tmp_path: Path) -> None:
+    scene, truth = group(tmp_path, 11, 3, 2)
+    ImageOps.mirror(scene).save(tmp_path / "mirrored.png", compress_level=1)
+    # The detector's own small differences between the two are test_mtcnn's matter.
+    there = [(points * [-1, 1] + [scene.width, 0])[[1, 0, 2, 4, 3]] for points in truth]
+    pictures = [
+        {"uri": name, "landmarks": points.ravel()}
+        for name, faces in (("group.png", truth), ("mirrored.png", there))
+        for points in faces
+    ]
+    parser = ParseUnits({"checkpoint": "demo-synthetic", "threads": 2}, 10**6, given=True)
+    found = rows(tmp_path, pictures, parser)
+    exchanged = []
+    for row, other in zip(found[: len(truth)], found[len(truth) :], strict=True):
+        assert other["box_left"] == pytest.approx(scene.width - row["box_right"], abs=1e-3)
+        for name in parser.dataset.class_names:
+            side, _, part = name.partition("_")
+            twin = {"l": f"r_{part}", "r": f"l_{part}"}.get(side, name) if name != "l_lip" else name
+            assert other[f"frac_{twin}"] == pytest.approx(row[f"frac_{name}"], abs=0.04)
+            if twin != name and abs(row[f"px_{name}"] - row[f"px_{twin}"]) > 40:
+                kept = abs(other[f"px_{name}"] - row[f"px_{name}"])
+                exchanged.append(abs(other[f"px_{twin}"] - row[f"px_{name}"]) < kept)
+    print(f"{sum(exchanged)} of {len(exchanged)} areas of a left or right class went to its twin")
+    assert len(exchanged) > 10
+    assert np.mean(exchanged) > 0.8  # the rest is the network, whose two sides differ
+
+
+def test_a_given_box_is_looked_into_for_the_landmarks(tmp_path: Path) -> None:
+    _, truth = group(tmp_path, 11, 3, 2)
+    rng, pictures = np.random.default_rng(1), []
+    for points in truth:
+        eyes, middle = np.linalg.norm(points[0] - points[1]), points.mean(axis=0)
+        half = eyes * rng.uniform(1.0, 1.4, 2)
+        box = np.concatenate([middle - half, middle + half]) + rng.uniform(-0.1, 0.1, 4) * eyes
+        pictures.append({"uri": "group.png", "box": box.tolist()})
+    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**6, given=True)
+    errors = []
+    for given, row, points in zip(pictures, rows(tmp_path, pictures, parser), truth, strict=True):
+        assert (row["status"], row["n_faces"]) == ("ok", 1)
+        box = [row[f"box_{side}"] for side in ("left", "top", "right", "bottom")]
+        assert box == pytest.approx(given["box"], rel=1e-5)
+        assert 0 < row["score"] <= 1
+        eyes = np.linalg.norm(points[0] - points[1])
+        errors.append(np.linalg.norm(np.reshape(row["points"], (5, 2)) - points, axis=1).mean() / eyes)
+    print(f"landmarks in given boxes are wrong by {np.median(errors):.3f} eye distances, at most {max(errors):.3f}")
+    assert np.median(errors) < 0.12
+    assert max(errors) < 0.3
+
+
+def test_boxes_that_are_no_place_are_rows_with_an_error(tmp_path: Path) -> None:
+    group(tmp_path, 11, 1, 1)
+    boxes = [[5, 5, 5, 50], [50, 5, 5, 50], [1000, 5, 1100, 50], [1, 2], [float("nan")] * 4, None]
+    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**6, given=True)
+    found = rows(tmp_path, [{"uri": "group.png", "box": box} for box in boxes], parser)
+    assert [row["error"] for row in found] == ["bad_box"] * 5 + ["no_landmarks"]
+    assert [row["mask"] for row in found] == [None] * 6
+
+
+def test_a_crowd_is_framed_when_the_network_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, truth = group(tmp_path, 5, 4, 4)
+    detector = {"min_score": 0.9}
+    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**7, detector=detector)
+    at_once = rows(tmp_path, [{"uri": "group.png"}], parser)
+    monkeypatch.setattr(parse, "FRAMED_AHEAD", 2)
+    assert rows(tmp_path, [{"uri": "group.png"}], parser) == at_once
+    assert len(at_once) >= len(truth) - 2
+    (few,) = {row["n_faces"] for row in at_once}
+    assert few == len(at_once)
