@@ -39,9 +39,18 @@ FETCH_CPUS, STAGE_CPUS, CRUMB = 0.0002, 0.0001, 0.001
 #: Units that a node fetches at once: a task fetches some 100 pictures/s, faster than a node's CPUs parse them.
 FETCHES = 2
 
-#: CPU threads of an actor: one on a CPU, where actors side by side beat threads inside one (README, "Speed"); on a
-#: GPU enough to decode for it.
-CPU_THREADS, GPU_THREADS = 1, 4
+#: CPU threads of an actor on a CPU, where actors side by side beat threads inside one (README, "Speed").
+CPU_THREADS = 1
+
+#: With a GPU: the share of its CPUs that decode and encode for it, as it waits for those first; the rest fetches and
+#: stages.  More than so many threads hinder each other in one Python.  (Not measured on a GPU.)
+GPU_CPUS, MOST_GPU_THREADS = 0.75, 16
+
+#: Where no node with a GPU is there yet.
+GPU_THREADS = 4
+
+#: Units that are fetched at the same time for each actor; a GPU takes hundreds of pictures a second, a GET 20-50 ms.
+CPU_FETCHES, GPU_FETCHES = 2, 4
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
@@ -101,11 +110,11 @@ class Chain:
         if not works:
             return
         by_target = {work.target: work for work in works}
-        stage = partial(_stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
+        staging = partial(stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
         with _retries_as_arguments():
             parsed = self.parsed(works, alone=alone, again=again)
             parsed.context.max_errored_blocks = may_lose
-            staged = parsed.map_batches(stage, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
+            staged = parsed.map_batches(staging, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
@@ -117,8 +126,9 @@ class Chain:
         import ray.data
 
         num_gpus, threads, (least, most) = actors(self.job, len(works))
-        # GPUs are as fast as several such tasks.
-        fetches = 2 * most if num_gpus else FETCHES * sum(node["Alive"] for node in ray.nodes())
+        fetching = fetches(num_gpus) * most
+        if not num_gpus:
+            fetching = min(fetching, FETCHES * sum(node["Alive"] for node in ray.nodes()))
         table: dict[str, Any] = {
             "range": pa.array([work.planned.index for work in works], pa.int32()),
             "file": [work.planned.file for work in works],
@@ -148,23 +158,14 @@ class Chain:
                 units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
-                    compute=ray.data.TaskPoolStrategy(size=min(fetches, len(works))),
+                    compute=ray.data.TaskPoolStrategy(size=min(fetching, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
                 )
                 .map_batches(
-                    self._parse(),
-                    fn_constructor_kwargs={
-                        "parser": self._parser(num_gpus, threads),
-                        "max_pixels": self.job.max_pixels,
-                        "storage_options": self.job.storage_options,
-                        "s3_client": self.job.s3_client,
-                        "detector": self._detector(),
-                        "max_faces": self.job.max_faces,
-                        "given": self.job.faces == "given",
-                        "mask_space": self.job.mask_space,
-                    },
+                    self.parser(),
+                    fn_constructor_kwargs=self.arguments(num_gpus, threads),
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads - CRUMB,
                     num_gpus=num_gpus,
@@ -173,7 +174,8 @@ class Chain:
                 )
             )
 
-    def _parse(self) -> type[ParseUnits]:
+    def parser(self) -> type[ParseUnits]:
+        """The class of the actors."""
         if self.job.parser is None:
             return ParseUnits
         module, _, name = self.job.parser.partition(":")
@@ -182,11 +184,24 @@ class Chain:
         except (ImportError, AttributeError) as error:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
 
+    def arguments(self, num_gpus: float, threads: int) -> dict[str, Any]:
+        """What the class of the actors is made with."""
+        return {
+            "parser": self._parser(num_gpus, threads),
+            "max_pixels": self.job.max_pixels,
+            "storage_options": self.job.storage_options,
+            "s3_client": self.job.s3_client,
+            "detector": self._detector(),
+            "max_faces": self.job.max_faces,
+            "given": self.job.faces == "given",
+            "mask_space": self.job.mask_space,
+        }
+
     def _detector(self) -> dict[str, Any] | None:
-        """Mtcnn's arguments, None where no faces are to be found."""
+        """The detector's name and arguments, None where no faces are to be found."""
         if self.job.faces != "detect":
             return None
-        return {"min_face": self.job.min_face, "min_score": self.job.min_score}
+        return {"name": self.job.detector, "min_face": self.job.min_face, "min_score": self.job.min_score}
 
     def _parser(self, num_gpus: float, threads: int) -> dict[str, Any]:
         """FaceParser's arguments."""
@@ -229,7 +244,7 @@ def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
     return fetched.append_column("target", unit["target"])
 
 
-def _stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
+def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
     """A unit of rows -> (target, errors, seconds, fatal), its rows staged."""
     target, fatal, errors = parsed["target"][0].as_py(), parsed["fatal"][0].as_py(), 0
     seconds = metrics.Seconds()
@@ -244,7 +259,9 @@ def _stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> 
         except Exception as error:
             fatal = f"cannot write {target}: {error}"
     seconds.tell()
-    spent = parsed["seconds"][0].as_py() | {"fetch": parsed["fetch_seconds"][0].as_py()} | seconds.spent
+    spent = parsed["seconds"][0].as_py() | seconds.spent
+    if "fetch_seconds" in parsed.column_names:
+        spent["fetch"] = parsed["fetch_seconds"][0].as_py()
     told = {"errors": [errors], "seconds": pa.array([spent], SECONDS), "fatal": pa.array([fatal], pa.string())}
     return pa.table({"target": [target], **told})
 
@@ -256,6 +273,16 @@ def _count(rows: pa.Table) -> None:
     for (status, error), number in pictures.items():
         metrics.count("segface_pictures_total", number, status=status, error=error)
     metrics.count("segface_faces_total", sum(row["status"] == records.OK for row in told))
+
+
+def gpu_threads(cpus: int, gpus: float, num_gpus: float) -> int:
+    """CPU threads of an actor with `num_gpus` of the machine's or cluster's GPUs."""
+    return max(1, min(MOST_GPU_THREADS, int(GPU_CPUS * cpus * num_gpus / gpus)))
+
+
+def fetches(num_gpus: float) -> int:
+    """Units that are fetched at the same time for each actor."""
+    return GPU_FETCHES if num_gpus else CPU_FETCHES
 
 
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
@@ -271,6 +298,9 @@ def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
     if num_gpus is None:
         num_gpus = 1.0 if job.device == "cuda" or (gpus and job.device == "auto") else 0.0
     threads = job.threads or (GPU_THREADS if num_gpus else CPU_THREADS)
+    if num_gpus and gpus and job.threads is None:
+        beside = sum(node.get("CPU", 0.0) for node in nodes if node.get("GPU"))
+        threads = gpu_threads(int(beside - 1), gpus, num_gpus)
     if job.actors is not None and os.environ.get("RAY_ADDRESS"):
         return num_gpus, threads, job.actors  # a cluster may grow when they wait
     if num_gpus > gpus:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from segface_batch import catalog, job as jobs
+from segface_batch import catalog, job as jobs, prices
 from segface_batch.job import Job
 from segface_batch.storage import configure, options
 
@@ -35,6 +37,7 @@ ANNOTATE_EXAMPLES = """\
 examples:
   segface-batch annotate faces/ out/
   segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # much faster on a CPU
+  segface-batch annotate faces/ out/ --decode fast                         # large JPEGs, not to the last bit
   segface-batch annotate photographs/ out/ --faces detect                   # any pictures: a row for each face
   segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
   segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
@@ -45,6 +48,28 @@ examples:
   RAY_ADDRESS=10.0.0.1:6379 segface-batch annotate s3://bucket/faces s3://bucket/out --num-gpus 1 --actors 8:8
 
 The same command again finishes what is missing and changes nothing when all is done.
+"""
+
+PLAN_EXAMPLES = """\
+examples:
+  segface-batch plan faces/
+  segface-batch plan faces/ out/ --checkpoint mobilenet_celeba_512         # the words of annotate
+  segface-batch plan s3://bucket/faces s3://bucket/out --prices prices.toml --json
+  RAY_ADDRESS=10.0.0.1:6379 segface-batch plan s3://bucket/faces --num-gpus 1
+
+prices.toml, in any currency: vcpu_hour = 0.04  gpu_hour = 2.5  gb_month = 0.023  get_1000 = 0.0004  put_1000 = 0.005,
+each on a line of its own.
+
+A sample is parsed as the job would do it; nothing is written.  Of several places the last is the output, of which only
+what is left to do is planned.
+"""
+
+BENCH_EXAMPLES = """\
+examples:
+  segface-batch bench
+  segface-batch bench --checkpoint mobilenet_celeba_512 --weights model_299.pt
+
+Only the ratios mean something on another machine, and only on one that does nothing else meanwhile.
 """
 
 VERIFY_EXAMPLES = """\
@@ -164,6 +189,19 @@ def command_line() -> Parser:
     doctor.add_argument("--device", choices=jobs.DEVICES, default="auto",
                         help="cuda: check the GPUs too (default: %(default)s)")  # fmt: skip
     _storage_options(doctor)
+    plan = verb("plan", "say what annotate would take: time, bytes, bottleneck", PLAN_EXAMPLES, _plan)
+    plan.add_argument("places", nargs="+", metavar="PLACE", help="as of annotate: input, ..., output (default: none)")
+    plan.add_argument("--sample", metavar="N", type=int, default=64, help="pictures to try (default: %(default)s)")
+    plan.add_argument("--prices", metavar="FILE", help="TOML or JSON with prices (see below)")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    _job_options(plan)
+    bench = verb("bench", "time the steps and the pipeline on this machine", BENCH_EXAMPLES, _bench)
+    bench.add_argument("--checkpoint", metavar="NAME", default=catalog.DEMO_CHECKPOINT,
+                       help="which network (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--weights", metavar="FILE", help="its weights, a path or URL (default: the published file)")
+    bench.add_argument("--pictures", metavar="N", type=int, default=200,
+                       help="pictures of the pipeline's part (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--json", action="store_true", help="print JSON")
     verify = verb("verify", "check that every picture is in an output exactly once", VERIFY_EXAMPLES, _verify)
     verify.add_argument("out", help="folder or URL of the output")
     verify.add_argument("--quick", action="store_true", help="do not compare the files' sha256")
@@ -188,6 +226,10 @@ def _annotate_options(sub: Parser) -> None:
                      help="folder or URL prefix with pictures, .tar or .parquet files in it; such a file; or a "
                           "manifest: .txt, .csv or .parquet with a column uri")  # fmt: skip
     sub.add_argument("output", help="folder or URL prefix for the output; made if absent")
+    _job_options(sub)
+
+
+def _job_options(sub: Parser) -> None:
     model = sub.add_argument_group("model")
     model.add_argument("--checkpoint", metavar="NAME", default=catalog.DEFAULT_CHECKPOINT,
                        help="published checkpoint, see 'segface-batch checkpoints' (default: %(default)s)")  # fmt: skip
@@ -204,7 +246,9 @@ def _annotate_options(sub: Parser) -> None:
     faces = sub.add_argument_group("faces")
     faces.add_argument("--faces", choices=jobs.FACES, default="whole",
                        help="the pictures are ready crops (whole), photographs to find faces in (detect), or "
-                            "of the face at given landmarks (given) (default: %(default)s)")  # fmt: skip
+                            "of the face at given landmarks or box (given) (default: %(default)s)")  # fmt: skip
+    faces.add_argument("--detector", choices=jobs.DETECTORS, default="mtcnn",
+                       help="finds the faces; yunet needs the extra of that name (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-face", metavar="PIXELS", type=int, default=jobs.DEFAULT_MIN_FACE,
                        help="smaller faces are left out (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-score", metavar="S", type=float, default=jobs.DEFAULT_MIN_SCORE,
@@ -215,12 +259,16 @@ def _annotate_options(sub: Parser) -> None:
                             "(default: %(default)s)")  # fmt: skip
     work = sub.add_argument_group("work")
     work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
-    work.add_argument("--threads", metavar="N", type=int, help="CPU threads of an actor (default: 1, with a GPU 4)")
+    work.add_argument("--threads", metavar="N", type=int,
+                      help="CPU threads of an actor (default: 1, with a GPU 3/4 of its CPUs, at most 16)")  # fmt: skip
     work.add_argument("--num-gpus", metavar="N", type=float, help="GPUs of an actor (default: 1 where Ray has GPUs)")
     work.add_argument("--batch-size", metavar="N", type=int,
                       help="pictures in the network at once (default: 1, with a GPU 16)")  # fmt: skip
     work.add_argument("--max-pixels", metavar="N", type=int, default=jobs.DEFAULT_MAX_PIXELS,
                       help="larger pictures become errors 'too_large' (default: %(default)s)")  # fmt: skip
+    work.add_argument("--decode", choices=jobs.DECODE, default="exact",
+                      help="fast takes from JPEGs of twice the checkpoint's pixels or more only a part, which "
+                           "changes masks a little (default: %(default)s)")  # fmt: skip
     work.add_argument("--part-rows", metavar="N", type=int, default=jobs.DEFAULT_PART_ROWS,
                       help="pictures in one Parquet file (default: %(default)s)")  # fmt: skip
     what = sub.add_argument_group("input")
@@ -299,6 +347,52 @@ def _no_verb(chosen: argparse.Namespace) -> int:
 def _annotate(chosen: argparse.Namespace) -> int:
     chosen.input = tuple(chosen.input)
     _run(Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__}))
+    return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    chosen.input = tuple(chosen.places[:-1] or chosen.places)
+    chosen.output = chosen.places[-1] if len(chosen.places) > 1 else "memory://segface-plan"
+    job = Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__})
+    if chosen.sample < 1:
+        raise ValueError(f"--sample {chosen.sample}: give a whole number from 1 up")
+    known = prices.read(chosen.prices) if chosen.prices else None
+    from segface_batch import progress
+    from segface_batch.forecast import forecast, lines
+
+    line = progress.Line(sys.stderr)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # as in _run
+            found = forecast(job, chosen.sample, known, line)
+    finally:
+        line.end()
+    if chosen.json:
+        print(json.dumps(None if found is None else found.as_dict(), indent=1))
+    else:
+        print("all is done; nothing is left to plan" if found is None else "\n".join(lines(found)))
+    return 0
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:  # checks the settings
+        Job(folder, "memory://segface-bench", checkpoint=chosen.checkpoint, weights=chosen.weights)
+    if chosen.pictures < 16:
+        raise ValueError(f"--pictures {chosen.pictures}: give at least 16")
+    from segface_batch import bench
+
+    rows = bench.host(chosen.checkpoint) + bench.network(chosen.checkpoint, chosen.weights)
+    with bench.corpus(chosen.pictures) as folder:
+        job = Job(str(folder / "in"), str(folder / "out"), checkpoint=chosen.checkpoint, weights=chosen.weights)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # as in _run
+            pipeline, start = bench.overhead(job)
+    rows += pipeline
+    if chosen.json:
+        print(json.dumps({"rows": [vars(row) for row in rows], "start_seconds": start}, indent=1))
+        return 0
+    print("section   step          ms per picture   ratio")
+    for row in rows:
+        print(f"{row.section:<10}{row.name:<14}{1000 * row.seconds:>14.1f}{row.ratio:>8.2f}")
+    print(f"start-up: {start:.0f} s; bottleneck: {bench.bottleneck(rows)}")
     return 0
 
 

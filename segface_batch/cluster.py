@@ -20,21 +20,20 @@ def ray_running() -> Iterator[None]:
     # Under `uv run` Ray would repeat that command in every worker.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
-    import ray.data
 
     if ray.is_initialized():
         with _one_line_errors():
             yield
         return
-    for name in ("ray", "ray.data"):
-        for handler in logging.getLogger(name).handlers:
-            handler.setLevel(logging.CRITICAL)
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
         # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again (5 s).
         os.environ.setdefault("RAY_num_workers_soft_limit", "64")
+        # What every worker needs, imported while the driver still imports Ray Data itself.
+        os.environ.setdefault("RAY_preload_python_modules", "ray.data,segface_batch.chain")
         # One CPU more than there are cores, for the tasks that wait for storage.
-        local = {"num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
+        # "local": another Ray of this machine is nobody's business.
+        local = {"address": "local", "num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _silent_stderr():
@@ -44,6 +43,11 @@ def ray_running() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process with its own exit code
     try:
+        import ray.data  # which takes as long as the workers' start
+
+        for name in ("ray", "ray.data"):
+            for handler in logging.getLogger(name).handlers:
+                handler.setLevel(logging.CRITICAL)
         with _one_line_errors():
             yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,10 +14,12 @@ from segface_batch.storage import options
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 FACES = ("whole", "detect", "given")
+DECODE = ("exact", "fast")
+DETECTORS = ("mtcnn", "yunet")
 MASK_SPACES = ("frame", "image")
 
 #: Options that mean something where faces are looked for only.
-DETECTION = ("min_face", "min_score", "max_faces")
+DETECTION = ("detector", "min_face", "min_score", "max_faces")
 
 #: What the detector's first net looks at.
 SMALLEST_FACE = 12
@@ -52,6 +55,7 @@ class Job:
     revision: str | None = None  # of the Hugging Face repository
     parser: str | None = None  # MODULE:CLASS, a subclass of parse.ParseUnits
     faces: str = "whole"  # the pictures are ready crops; detect, or given by landmarks
+    detector: str = "mtcnn"
     min_face: int = DEFAULT_MIN_FACE  # pixels of the longer side of its box
     min_score: float = DEFAULT_MIN_SCORE
     max_faces: int | None = None  # the largest ones of a picture
@@ -63,6 +67,7 @@ class Job:
     threads: int | None = None  # CPU threads of an actor
     num_gpus: float | None = None  # GPUs of an actor
     max_pixels: int = DEFAULT_MAX_PIXELS
+    decode: str = "exact"  # or fast: of large JPEGs no more pixels than are needed
     part_rows: int = DEFAULT_PART_ROWS
     columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
     image_column: str | None = None  # of Parquet files with pictures
@@ -91,7 +96,15 @@ class Job:
         _one_of("device", self.device, DEVICES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
+        _one_of("decode", self.decode, DECODE)
+        if self.decode == "fast" and self.faces != "whole":
+            raise ValueError(f"--decode fast is for whole pictures: leave it out, or --faces {self.faces}")
+        if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
+            raise ValueError(f"--decode fast is for whole pictures, {checkpoint.name} crops each: leave it out")
+        _one_of("detector", self.detector, DETECTORS)
         _one_of("mask-space", self.mask_space, MASK_SPACES)
+        if self.detector == "yunet" and find_spec("cv2") is None:
+            raise ValueError("--detector yunet needs OpenCV: pip install 'segface-batch[yunet]'")
         if self.faces != "detect":
             for option in DETECTION:
                 if getattr(self, option) != getattr(Job, option):

@@ -18,10 +18,18 @@ import pyarrow as pa
 from PIL import Image
 
 from segface_batch import catalog, metrics, storage
-from segface_batch.inputs.decode import DecodeError, decode
-from segface_batch.inputs.faces import Faces
+from segface_batch.inputs.decode import DecodeError, decode, decode_reduced
+from segface_batch.inputs.faces import Detector, Faces
 from segface_batch.inputs.fetch import nest, unnest
-from segface_batch.inputs.framing import Framed, FramingError, frame, frame_faces, frame_given, given_box
+from segface_batch.inputs.framing import (
+    Framed,
+    FramingError,
+    frame,
+    frame_faces,
+    frame_given,
+    frame_whole,
+    given_box,
+)
 from segface_batch.output import masks, records
 from segface_batch.output.paste import OUTSIDE, paste
 from segface_batch.output.statistics import class_pixels
@@ -60,8 +68,9 @@ class Prepared:
 
 
 class ParseUnits:
-    """`parser` are FaceParser's arguments, `detector` those of Mtcnn where faces are to be found, `given` says that
-    landmarks or boxes place them; the rest is as in Job."""
+    """`parser` are FaceParser's arguments, `detector` those of the detector called `name` where faces are to be found,
+    `given` says that landmarks or boxes place them, `fast` that large JPEGs are decoded in part; the rest is as in
+    Job."""
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class ParseUnits:
         detector: dict[str, Any] | None = None,
         max_faces: int | None = None,
         given: bool = False,
+        fast: bool = False,
         mask_space: str = "frame",
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
@@ -79,7 +89,7 @@ class ParseUnits:
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
-        self.max_faces, self.given, self.mask_space = max_faces, given, mask_space
+        self.max_faces, self.given, self.fast, self.mask_space = max_faces, given, fast, mask_space
         self.finds = detector is not None and not given
         self.detector_settings, self.device = detector or {}, parser.get("device", "cpu")
         # Where faces are found a picture may have many, and waits with them.
@@ -95,10 +105,23 @@ class ParseUnits:
         return FaceParser(**parser)
 
     @cached_property
-    def detector(self) -> Mtcnn:
+    def detector(self) -> Detector:
+        settings = {name: value for name, value in self.detector_settings.items() if name != "name"}
+        if self.detector_settings["name"] == "yunet":
+            from segface_batch.model.yunet import YuNet
+
+            return YuNet(**settings)
+        return self._mtcnn(**settings)
+
+    @cached_property
+    def locator(self) -> Mtcnn:
+        """Finds the landmarks of a face whose box is given."""
+        return self._mtcnn()
+
+    def _mtcnn(self, **settings: Any) -> Mtcnn:
         from segface_batch.model.mtcnn import Mtcnn
 
-        return Mtcnn(**self.detector_settings).to(self.device)
+        return Mtcnn(**settings).to(self.device)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """One row of fetch's -> the same with `rows` (records.staged_schema, a row per picture, in order) in place of
@@ -135,11 +158,11 @@ class ParseUnits:
             for number, framed in enumerate(prepared.faces):
                 if isinstance(framed, str):
                     rows[-1][number].set_result(_row(picture, prepared, number, framed))
-                else:
-                    waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
-            while len(waiting) >= self.parser.batch_size:
-                self._parse(waiting[: self.parser.batch_size], seconds)
-                waiting = waiting[self.parser.batch_size :]
+                    continue
+                waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
+                if len(waiting) == self.parser.batch_size:
+                    self._parse(waiting, seconds)
+                    waiting = []
         if waiting:
             self._parse(waiting, seconds)
         return [row.result() for faces in rows for row in faces]
@@ -156,9 +179,14 @@ class ParseUnits:
         data, points = picture.pop("data"), picture["landmarks"]
         if picture["error"] is not None:
             return Prepared(error=picture["error"])
+        checkpoint = self.parser.checkpoint
         try:
             with seconds.of("decode"):
-                image = decode(data, self.max_pixels)
+                if self.fast:
+                    image, width, height = decode_reduced(data, self.max_pixels, checkpoint.resolution)
+                else:
+                    image = decode(data, self.max_pixels)
+                    width, height = image.size
         except DecodeError as error:
             return Prepared(error=str(error))
         try:
@@ -166,21 +194,24 @@ class ParseUnits:
             if self.finds or (self.given and landmarks is not None and len(landmarks) == 2):
                 with seconds.of("detect"):
                     faces = self._faces(image, landmarks)
-                framed = frame_faces(image, self.parser.checkpoint, faces)
+                found = frame_faces(image, checkpoint, faces)
                 with seconds.of("decode"):
-                    ready = list(islice(framed, FRAMED_AHEAD))
-                return Prepared(image.width, image.height, len(faces), chain(ready, framed))
+                    ready = list(islice(found, FRAMED_AHEAD))
+                return Prepared(width, height, len(faces), chain(ready, found))
             with seconds.of("decode"):
-                framed = (frame_given if self.given else frame)(image, self.parser.checkpoint, landmarks)
+                if self.fast:
+                    framed = frame_whole(image, width, height, checkpoint, landmarks)
+                else:
+                    framed = (frame_given if self.given else frame)(image, checkpoint, landmarks)
         except FramingError as error:
-            return Prepared(image.width, image.height, error=str(error))
-        return Prepared(image.width, image.height, 1, (framed,))
+            return Prepared(width, height, error=str(error))
+        return Prepared(width, height, 1, (framed,))
 
     def _faces(self, image: Image.Image, corners: np.ndarray | None) -> Faces:
         """The faces of a photograph, or the one in a given box (2, 2)."""
         if self.finds or corners is None:
             return self.detector.detect(image).largest(self.max_faces)
-        return self.detector.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
+        return self.locator.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
 
     def _parse(self, faces: Sequence[_Face], seconds: metrics.Seconds) -> None:
         """Label the faces together, and have their rows encoded in the background."""

@@ -83,13 +83,7 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     progress = progress or Silence()
     storage.configure(job.storage_options, job.s3_client)
     out = storage.absolute(job.output)
-    checkpoint = catalog.find(job.checkpoint)
-    progress.phase(f"getting the weights of {checkpoint.name}")
-    weights_file = weights.locate(checkpoint, job.weights, job.revision)
-    weights.check_kind(weights_file)
-    sha256 = weights.sha256(weights_file)
-    if job.weights_sha256 not in (None, sha256):
-        raise ValueError(f"{weights_file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
+    sha256 = weights_of(job, progress)
     run = runs.read(out)
     if run is None:
         _check_is_empty(out)
@@ -101,7 +95,7 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
             _plan_new(job, out, run, progress)
     plan = runs.plan(out, run)
     driver = _Driver(Chain(job, out, sha256), plan, run, progress)
-    todo = driver.unfinished()
+    todo = parts.unfinished(out, plan)
     if todo or job.retry_errors or runs.unfinished_retry(out):
         with lease.held(out, job.takeover) as driver.lease, ExitStack() as stack:
             if todo:
@@ -117,6 +111,21 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     return Summary(job.output, plan.pictures, status, errors, plan.skipped, driver.parsed, driver.seconds)
 
 
+def weights_of(job: Job, progress: Progress) -> str:
+    """The sha256 of the job's weights, which are fetched if they must be."""
+    progress.phase(f"getting the weights of {job.checkpoint}")
+    file = weights.locate(catalog.find(job.checkpoint), job.weights, job.revision)
+    weights.check_kind(file)
+    sha256 = weights.sha256(file)
+    if job.weights_sha256 not in (None, sha256):
+        raise ValueError(f"{file} has sha256 {sha256}, not {job.weights_sha256}; get the file again")
+    if job.faces == "detect" and job.detector == "yunet":
+        from segface_batch.model import yunet
+
+        yunet.located()  # fails here where it would in every actor
+    return sha256
+
+
 def _check_is_empty(out: str) -> None:
     """ValueError where an output on a store has other objects (Job checks folders)."""
     if storage.is_url(out):
@@ -127,16 +136,21 @@ def _check_is_empty(out: str) -> None:
 
 def _plan(job: Job, out: str, progress: Progress) -> tuple[str, pa.Schema]:
     """List and plan the pictures; the plan's name and the manifest's columns that are carried."""
-    progress.phase("listing the pictures")
     skipped: Counter[str] = Counter()
+    carried, pictures = listed(job, skipped, progress)
+    return planning.write(runs.plan_folder(out), pictures, skipped, job.part_rows, carried=carried), carried
+
+
+def listed(job: Job, skipped: Counter[str], progress: Progress) -> tuple[pa.Schema, Iterator[sources.Picture]]:
+    """The manifest's columns that are carried, and the pictures of the job, of which there is one at least."""
+    progress.phase("listing the pictures")
     carried, pictures = _pictures(job, skipped)
     first = next(pictures, None)
     if first is None:
         besides = ", ".join(f"{count} {kind}" for kind, count in skipped.items()) or "nothing else"
         where = " or ".join(f"'{place}'" for place in job.inputs)
         raise ValueError(f"no pictures in {where} ({besides}); give the folder or manifest that has them")
-    pictures = itertools.chain([first], pictures)
-    return planning.write(runs.plan_folder(out), pictures, skipped, job.part_rows, carried=carried), carried
+    return carried, itertools.chain([first], pictures)
 
 
 def _plan_new(job: Job, out: str, run: dict[str, Any], progress: Progress) -> None:
@@ -185,15 +199,6 @@ class _Driver:
     left: int = 0
     seconds: float = 0.0
     publishing: dict[Any, str] = field(default_factory=dict)
-
-    def unfinished(self) -> dict[Range, list[int]]:
-        """The units of every range that is not published whose rows are not staged; found by names alone."""
-        published, staging = parts.published(self.chain.out), Staging(self.chain.out)
-        todo = [planned for planned in self.plan.ranges if planned.part not in published]
-        staged = staging.names() if todo else set()
-        return {
-            planned: [unit for unit in planned.units if staging.unit(planned, unit) not in staged] for planned in todo
-        }
 
     def start_ray(self, stack: ExitStack, units: int) -> None:
         """Ray, and the record of what is done there, until the stack ends."""

@@ -47,6 +47,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -224,8 +225,15 @@ class RunningProxy:
 @contextlib.contextmanager
 def running_proxy(upstream: str, seed: int = 0) -> Iterator[RunningProxy]:
     """A proxy on a free loopback port, in a process of its own."""
-    command = [sys.executable, __file__, "--upstream", upstream, "--seed", str(seed)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with running("tests.fault_proxy", upstream, "--seed", str(seed)) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def running(module: str, upstream: str, *options: str) -> Iterator[RunningProxy]:
+    """The proxy that a module is."""
+    command = [sys.executable, "-m", module, "--upstream", upstream, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     assert process.stdout is not None
     try:
         words = process.stdout.readline().split()

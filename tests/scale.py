@@ -1,10 +1,11 @@
 """Planning, a whole run, a rerun and verify of many pictures, with a parser that costs nothing.
 
-    python -m tests.scale 10000 100000 1000000
+    python -m tests.scale 1000 10000 100000 1000000
 
 Every picture of the manifest is the same tiny file under a name of its own.  Prints for each number the seconds of the
-run, of the same command when all is done, and when the last part and all that came after it are missing (a resume), of
-`verify` and `verify --quick`, and the driver's peak memory.
+run, of which start-up, and milliseconds per picture after that; of the same command when all is done, and when the last
+part and all that came after it are missing (a resume); of `verify` and `verify --quick`; and peak memory of the driver
+and, in the run, of the largest worker.
 """
 
 from __future__ import annotations
@@ -21,22 +22,45 @@ import psutil
 
 from tests import drivers
 
+#: Seconds between looks at the memory of the command, and of its workers, which are many.
+OFTEN, SELDOM = 0.05, 1.0
+
 
 def timed(*words: object) -> tuple[float, float]:
     """Seconds of a command of segface-batch, and its own peak memory in MB."""
-    command = [sys.executable, "-m", "segface_batch.cli", *map(str, words)]
-    started, peak = time.monotonic(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        watched = psutil.Process(process.pid)
+    seconds, peak, _, _ = watched([sys.executable, "-m", "segface_batch.cli", *map(str, words)])
+    return seconds, peak
+
+
+def watched(command: list[str]) -> tuple[float, float, float, str]:
+    """Seconds of a command, peak memory in MB of its own process and of its largest worker, and what it printed."""
+    started, peak, of_workers, looked = time.monotonic(), 0.0, 0.0, 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        own = psutil.Process(process.pid)
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
-                peak = max(peak, watched.memory_info().rss / 2**20)
-            time.sleep(0.05)
-        assert process.stderr is not None
-        told = process.stderr.read()
+                peak = max(peak, own.memory_info().rss / 2**20)
+                if time.monotonic() - looked > SELDOM:
+                    looked = time.monotonic()
+                    workers = [each for each in own.children(recursive=True) if "ray::" in " ".join(each.cmdline())]
+                    of_workers = max([of_workers, *(each.memory_info().rss / 2**20 for each in workers)])
+            time.sleep(OFTEN)
+        printed, told = process.communicate()
     if process.returncode:
         raise SystemExit(told)
-    return time.monotonic() - started, peak
+    return time.monotonic() - started, peak, of_workers, printed
+
+
+#: A run in a process of its own: prints seconds of start-up and per picture.
+RUN = """
+import sys
+from segface_batch import Job, annotate, bench
+from tests import drivers
+clock = bench.Clock()
+source, out, rows = sys.argv[1:]
+annotate(Job(source, out, checkpoint=drivers.CHECKPOINT, parser="tests.stand_in:Free", part_rows=int(rows)), clock)
+print(clock.start_seconds, clock.seconds_per_picture())
+"""
 
 
 def main(numbers: list[int]) -> None:
@@ -49,8 +73,17 @@ def main(numbers: list[int]) -> None:
                 manifest.writelines(f"a.png,{number:09d}/face.png\n" for number in range(pictures))
             out = folder / "out"
             words = ["annotate", folder / "manifest.csv", out, "--checkpoint", drivers.CHECKPOINT]
-            words += ["--parser", "tests.stand_in:Free", "--part-rows", min(16_384, pictures // 4)]
-            found = {"run": timed(*words), "rerun": timed(*words)}
+            rows = min(16_384, pictures // 4)
+            words += ["--parser", "tests.stand_in:Free", "--part-rows", rows]
+            run = [sys.executable, "-c", RUN, *map(str, (folder / "manifest.csv", out, rows))]
+            seconds, peak, of_workers, printed = watched(run)
+            start, each = map(float, printed.split()[-2:])
+            print(
+                f"{pictures:,} pictures: start-up {start:.1f} s, then {1000 * each:.3f} ms per picture; largest worker "
+                f"{of_workers:.0f} MB",
+                flush=True,
+            )
+            found = {"run": (seconds, peak), "rerun": timed(*words)}
             last = sorted((out / "stats").iterdir())[-1].stem
             for path in (out / "stats" / f"{last}.parquet", out / "_segface" / "manifest.json"):
                 path.unlink()
@@ -58,8 +91,8 @@ def main(numbers: list[int]) -> None:
             found["verify"] = timed("verify", out)
             found["verify --quick"] = timed("verify", out, "--quick")
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
-            each = "; ".join(f"{what} {seconds:.1f} s, {peak:.0f} MB" for what, (seconds, peak) in found.items())
-            print(f"{pictures:,} pictures: {each}; output {size:.0f} MB", flush=True)
+            told = "; ".join(f"{what} {seconds:.1f} s, {peak:.0f} MB" for what, (seconds, peak) in found.items())
+            print(f"{pictures:,} pictures: {told}; output {size:.0f} MB", flush=True)
             shutil.rmtree(out)
 
 

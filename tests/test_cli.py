@@ -19,7 +19,7 @@ HEAVY = ("torch", "timm", "ray", "pyarrow", "numpy", "PIL", "duckdb", "fsspec", 
 def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
     program = (
         "import sys; from segface_batch import cli\n"
-        "for words in (['annotate', '--help'], ['annotate', '.', 'out', '--checkpoint', 'swin']):\n"
+        "for words in (['plan', '--help'], ['annotate', '--help'], ['annotate', '.', 'out', '--checkpoint', 'swin']):\n"
         "    try: print(cli.main(words), file=sys.stderr)\n"
         "    except SystemExit as end: print(end.code, file=sys.stderr)\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
@@ -38,6 +38,11 @@ def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
         (["annotate", "a", "b", "--chekpoint", "c"], "unknown argument '--chekpoint'; did you mean --checkpoint?"),
         (["annotate", "a", "b", "--actors", "two"], "argument --actors: 'two' is no MIN:MAX, like 2:8"),
         (["annotate", "nowhere", "out"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
+        (["plan", "nowhere"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
+        (["plan", ".", "--sample", "0"], "segface-batch: --sample 0: give a whole number from 1 up"),
+        (["plan", ".", "--prices", "nowhere.toml"], "segface-batch: no prices file 'nowhere.toml'"),
+        (["bench", "--pictures", "1"], "segface-batch: --pictures 1: give at least 16"),
+        (["bench", "--checkpoint", "swinb_lapa_512"], "frames each face by five (or LaPa's 106) landmarks"),
         (["query", "nowhere", "select 1"], "nowhere"),
         (["query", "out", "select 1", "--format", "csv", "--to", "out/stats/a.csv"], "lies inside the output"),
         (["show", "nowhere", "a.jpg"], "nowhere"),

@@ -24,6 +24,19 @@ MISTAKES = {
     ),
     "device": ({"device": "gpu"}, "--device gpu: choose one of auto, cpu, cuda"),
     "precision": ({"precision": "fp16"}, "--precision fp16: choose one of fp32, bf16"),
+    "decode": ({"decode": "draft"}, "--decode draft: choose one of exact, fast"),
+    "decode fast of faces": (
+        {"decode": "fast", "faces": "detect"},
+        "--decode fast is for whole pictures: leave it out, or --faces detect",
+    ),
+    "decode fast of given faces": (
+        {"decode": "fast", "faces": "given"},
+        "--decode fast is for whole pictures: leave it out, or --faces given",
+    ),
+    "decode fast for Helen": (
+        {"decode": "fast", "checkpoint": "swinb_helen_512"},
+        "--decode fast is for whole pictures, swinb_helen_512 crops each: leave it out",
+    ),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
     "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
     "no GPU": (
@@ -101,3 +114,4 @@ def test_a_wrong_setting_is_answered_with_its_cure(faces: Path, mistake: str, mo
 def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
     Job(str(faces), str(tmp_path / "out"))
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", actors=(1, 4), threads=2)
+    Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", decode="fast")

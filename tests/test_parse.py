@@ -13,9 +13,13 @@ from PIL import Image, ImageOps
 
 from segface_batch import catalog, parse
 from segface_batch.inputs.fetch import unnest
+from segface_batch.inputs.framing import Framed, frame_faces
+from segface_batch.model.mtcnn import Mtcnn
 from segface_batch.output import masks
+from segface_batch.output.paste import OUTSIDE, paste
 from segface_batch.parse import ParseUnits
-from tests import stand_in
+from tests import filled, stand_in
+from tests.conftest import PORTRAITS
 from tests.inputs.test_fetch import Planned
 from tests.model.test_mtcnn import group_picture
 
@@ -202,7 +206,7 @@ def test_boxes_that_are_no_place_are_rows_with_an_error(tmp_path: Path) -> None:
 
 def test_a_crowd_is_framed_when_the_network_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, truth = group(tmp_path, 5, 4, 4)
-    detector = {"min_score": 0.9}
+    detector = {"name": "mtcnn", "min_score": 0.9}
     parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**7, detector=detector)
     at_once = rows(tmp_path, [{"uri": "group.png"}], parser)
     monkeypatch.setattr(parse, "FRAMED_AHEAD", 2)
@@ -210,3 +214,23 @@ def test_a_crowd_is_framed_when_the_network_asks_for_it(tmp_path: Path, monkeypa
     assert len(at_once) >= len(truth) - 2
     (few,) = {row["n_faces"] for row in at_once}
     assert few == len(at_once)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swinb_lapa_224", "swinb_helen_512"])
+def test_checkpoints_of_lapa_and_helen_parse_faces_that_are_found(name: str, tmp_path: Path) -> None:
+    weights = filled.published_file(name, tmp_path)
+    settings = {"checkpoint": name, "weights": str(weights), "threads": 2}
+    parser = ParseUnits(settings, 10**6, detector={"name": "mtcnn", "min_face": 40}, mask_space="image")
+    pictures = [{"uri": str(PORTRAITS / "eileen_collins.jpg")}]
+    (row,) = rows(tmp_path, pictures, parser)
+    assert (row["status"], row["n_faces"]) == ("ok", 1)
+    with Image.open(PORTRAITS / "eileen_collins.jpg") as portrait:
+        (framed,) = frame_faces(portrait, catalog.find(name), Mtcnn().detect(portrait))
+    assert isinstance(framed, Framed)
+    fives = None if framed.landmarks is None else framed.landmarks[None]
+    (labels,) = parser.parser.labels(framed.pixels[None], fives)
+    pasted, (left, top) = paste(labels, framed.transform, row["width"], row["height"])
+    there = laid(row)[top : top + pasted.shape[0], left : left + pasted.shape[1]]
+    assert np.array_equal(there, np.where(pasted == OUTSIDE, 0, pasted))
+    assert len(np.unique(there)) > 3

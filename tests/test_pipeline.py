@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -107,6 +108,24 @@ def test_broken_pictures_become_rows_and_change_no_others(weights: Path, tmp_pat
         assert without_place[0] == {name: without_place[1][name] for name in without_place[0]}
 
 
+def test_large_jpegs_may_be_decoded_in_part(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = corpus.face(700, 500, random.Random(2))
+    (tmp_path / "in" / "a.jpg").write_bytes(corpus.oriented(picture, "JPEG", 6))
+    (tmp_path / "in" / "b.png").write_bytes(corpus.encode(picture, "PNG"))
+    found = {}
+    for decode in ("exact", "fast"):
+        annotate(drivers.job(tmp_path / "in", tmp_path / decode, decode=decode))
+        found[decode] = rows(tmp_path / decode), rows(tmp_path / decode, "masks")
+        run = json.loads((tmp_path / decode / "_segface" / "run.json").read_text())
+        assert run["settings"]["decode"] == decode
+    (exact, exact_masks), (fast, fast_masks) = found["exact"], found["fast"]
+    assert (exact[1], exact_masks[1]) == (fast[1], fast_masks[1])
+    assert exact_masks[0]["mask"] != fast_masks[0]["mask"]
+    place = [name for name in exact[0] if not name.startswith(("px_", "frac_"))]
+    assert {name: exact[0][name] for name in place} == {name: fast[0][name] for name in place}
+
+
 def test_the_same_job_again_changes_nothing_and_another_is_refused(output: Path, weights: Path) -> None:
     job = Job(str(PORTRAITS), str(output), checkpoint=SMALL, weights=str(weights))
     before = files(output)
@@ -114,6 +133,8 @@ def test_the_same_job_again_changes_nothing_and_another_is_refused(output: Path,
     assert (again.parsed, again.status, again.errors) == (0, {"ok": 2}, {})
     with pytest.raises(ValueError, match="was made with max_pixels 80000000, not 1000"):
         annotate(replace(job, max_pixels=1000))
+    with pytest.raises(ValueError, match="was made with decode exact, not fast"):
+        annotate(replace(job, decode="fast"))
     assert files(output) == before
 
 

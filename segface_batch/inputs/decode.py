@@ -15,6 +15,9 @@ How pixels become RGB, 8 bits each:
 - Floating-point, 32-bit and signed pixels are refused as `unreadable`: no level of theirs is agreed to be white.
 - Of an animation or of several pages the first is taken.
 - EXIF orientation (1 to 8) is applied; EXIF that cannot be read counts as none.
+
+`decode_reduced` is faster with large JPEGs, whose coefficients libjpeg turns into a half, a fourth or an eighth of the
+pixels each way; what comes of them is near the exact picture, and so are the masks (pipelines/measure_host.py).
 """
 
 from __future__ import annotations
@@ -67,6 +70,16 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     shorter than the length in its header, a TIFF with a directory or pixels beyond its end.  A picture cut within its
     first bytes, before its format shows, is `unreadable`.
     """
+    return _decoded(data, max_pixels, None)[0]
+
+
+def decode_reduced(data: bytes, max_pixels: int, side: int) -> tuple[Image.Image, int, int]:
+    """As `decode`, and the upright picture's width and height; a JPEG of at least twice `side` both ways comes as a
+    square of `side`, made of the smallest reduction that has no fewer pixels."""
+    return _decoded(data, max_pixels, side)
+
+
+def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Image, int, int]:
     if not data:
         raise DecodeError("empty")
     kind = next((kind for kind in FORMATS.values() if kind.magic.match(data)), None)
@@ -75,8 +88,16 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = kind.plugin(io.BytesIO(data), "")
         if not _is_too_large(image, data, max_pixels):
+            size = image.size
+            drafted = image.draft(None, (side, side)) if side is not None else None
             image.load()
-            return _upright(image, _rgb(image))
+            rgb = _rgb(image)
+            if side is not None and drafted is not None and image.size != size:
+                # The box, because the last column and row may reach beyond the picture.
+                rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
+            turn = _turn(image)
+            width, height = size[::-1] if turn in _SIDEWAYS else size
+            return rgb if turn is None else rgb.transpose(turn), width, height
     except (MemoryError, Image.DecompressionBombError) as error:
         raise DecodeError("too_large") from error
     except Exception as error:  # Pillow documents no list: OSError, SyntaxError, EOFError, struct.error ... were seen
@@ -103,7 +124,7 @@ def _rgb(image: ImageFile.ImageFile) -> Image.Image:
     if image.has_transparency_data:
         white = Image.new("RGB", image.size, "white")
         colors = image.convert("LA") if image.mode == "La" else image  # Pillow would drop the alpha of La
-        colors = colors.convert("RGBA")
+        colors = colors if colors.mode == "RGBA" else colors.convert("RGBA")
         white.paste(colors, mask=colors)
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -131,17 +152,19 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+#: Those that swap width and height.
+_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
-def _upright(image: ImageFile.ImageFile, rgb: Image.Image) -> Image.Image:
-    """`rgb` turned as the EXIF of `image` says.
+
+def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What puts the picture upright as its EXIF says.
 
     `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
     """
     try:
-        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as above; a good picture must not fail over it
-        return rgb
-    return rgb if method is None else rgb.transpose(method)
+        return None
 
 
 def _jpeg_is_cut(data: bytes) -> bool:

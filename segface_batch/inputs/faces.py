@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Faces:
         """At most `most` faces, the largest box first; equals from left to right."""
         width, height = self.boxes[:, 2] - self.boxes[:, 0], self.boxes[:, 3] - self.boxes[:, 1]
         return self.at(np.lexsort((self.boxes[:, 1], self.boxes[:, 0], -width * height))[:most])
+
+
+class Detector(Protocol):
+    """What finds faces; the classes of segface_batch.model.mtcnn and yunet do."""
+
+    def detect(self, image: Image.Image) -> Faces:
+        """An upright RGB picture -> its faces, the largest first."""
+        ...
 
 
 NO_FACES = Faces(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty((0, 5, 2), np.float32))

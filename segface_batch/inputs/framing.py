@@ -73,20 +73,27 @@ def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None 
     `points` (N, 2) are (x, y) in pixels of the picture: LaPa's 106 or the five for LaPa, the 68 of iBUG for Helen.
     (Helen's own `landmarks.txt` holds doubled coordinates: halve them.)  FramingError where they are missing or unfit.
     """
-    box: tuple[int, int, int, int] = (0, 0, image.width, image.height)
-    landmarks = None
+    if checkpoint.dataset.landmarks != "68":
+        return frame_whole(image, image.width, image.height, checkpoint, points)
+    sixty_eight = _checked(points, _HELEN_POINTS)
+    if np.ptp(sixty_eight, axis=0).max() < _SMALLEST_FACE:
+        raise FramingError("bad_landmarks")
+    box = helen_box(sixty_eight, image.width, image.height)
+    return _stretched(image.crop(box), box, checkpoint.resolution)
+
+
+def frame_whole(
+    image: Image.Image, width: int, height: int, checkpoint: Checkpoint, points: np.ndarray | None = None
+) -> Framed:
+    """The whole of a picture of `width` x `height` pixels, which `image` shows at any scale, as the checkpoint wants
+    it; for those of CelebAMask-HQ and LaPa, with points as in `frame`."""
+    side, landmarks = checkpoint.resolution, None
     if checkpoint.dataset.landmarks == "five":
-        landmarks = five_landmarks(_checked(points, 5, _LAPA_POINTS))
-        landmarks = landmarks * (checkpoint.resolution / np.array(image.size))
+        landmarks = five_landmarks(_checked(points, 5, _LAPA_POINTS)) * (side / np.array([width, height]))
         landmarks = landmarks.astype(np.float32)
         if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < _SMALLEST_FACE:
             raise FramingError("bad_landmarks")
-    elif checkpoint.dataset.landmarks == "68":
-        sixty_eight = _checked(points, _HELEN_POINTS)
-        if np.ptp(sixty_eight, axis=0).max() < _SMALLEST_FACE:
-            raise FramingError("bad_landmarks")
-        box = helen_box(sixty_eight, image.width, image.height)
-    return replace(_stretched(image, box, checkpoint.resolution), landmarks=landmarks)
+    return replace(_stretched(image, (0, 0, width, height), side), landmarks=landmarks)
 
 
 def frame_given(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None) -> Framed:
@@ -119,9 +126,8 @@ def _framed_face(
         raise FramingError("bad_landmarks")
     if needs == "68":
         corners = np.array(box, np.float32).reshape(2, 2)
-        return replace(
-            _stretched(image, helen_box(corners, image.width, image.height), side), score=score, points=points
-        )
+        square = helen_box(corners, image.width, image.height)
+        return replace(_stretched(image.crop(square), square, side), score=score, points=points)
     transform = aligned.transform(points, side, _LAPA_REACH if needs else 1.0)
     try:
         pixels = aligned.pixels(image, transform, side)
@@ -134,9 +140,9 @@ def _framed_face(
 
 
 def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Framed:
-    """A box of the picture, stretched to a square by Pillow's bicubic filter."""
-    image = image.crop(box)
-    transform = np.array([[image.width / side, 0, box[0]], [0, image.height / side, box[1]]])
+    """What is in a box of the picture, stretched to a square by Pillow's bicubic filter."""
+    left, top, right, bottom = box
+    transform = np.array([[(right - left) / side, 0, left], [0, (bottom - top) / side, top]])
     return Framed(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), None, box, transform)
 
 

@@ -32,6 +32,10 @@ MAX_UNIT = 64
 MAX_CELLS = 256
 #: A unit's encoded pictures travel through Ray's object store together.
 MAX_UNIT_BYTES = 64 * 2**20
+#: Where a plan has more pictures than this before a unit, units grow, in proportion to what is before them, up to
+#: LARGEST_UNIT: the driver's time goes by units.  Only pictures of known size, of which MAX_UNIT_BYTES bounds the sum.
+SMALL_PLAN = 2**20
+LARGEST_UNIT = 1024
 #: Few pictures become small units, so that all actors have work until the end.
 MIN_UNIT = 8
 UNITS_OF_A_RANGE = 256
@@ -119,11 +123,9 @@ def write(
     `skipped` is read when all pictures are listed.  Holds the pictures of one range.
     """
     ranges: list[dict[str, Any]] = []
-    pictures = iter(pictures)
-    while members := list(itertools.islice(pictures, part_rows)):
-        sizes = list(_sizes(members))
+    for members, sizes in in_units(pictures, part_rows):
         index = first_range + len(ranges)
-        file = _put(folder, f"range-{index:05d}", ".parquet", _parquet(_table(members, first_unit, sizes, carried)))
+        file = _put(folder, f"range-{index:05d}", ".parquet", to_parquet(table(members, first_unit, sizes, carried)))
         ranges.append({"index": index, "first_unit": first_unit, "sizes": sizes, "file": file})
         first_unit += len(sizes)
     content = {
@@ -132,6 +134,15 @@ def write(
         "carried": base64.b64encode(carried.serialize()).decode(),  # any type that Arrow has
     }
     return _put(folder, "plan", ".json", json.dumps(content).encode())
+
+
+def in_units(pictures: Iterable[Picture], part_rows: int, before: int = 0) -> Iterator[tuple[list[Picture], list[int]]]:
+    """The pictures of each range in turn, and how many of them each of its units has; `before` come earlier in the
+    plan."""
+    pictures = iter(pictures)
+    while members := list(itertools.islice(pictures, part_rows)):
+        yield members, list(_sizes(members, before))
+        before += len(members)
 
 
 def read(folder: str, names: Sequence[str]) -> Plan:
@@ -171,13 +182,15 @@ def _put(folder: str, stem: str, suffix: str, content: bytes) -> str:
     return name
 
 
-def _sizes(members: Sequence[Picture]) -> Iterator[int]:
-    """How many pictures each unit of a range has: a function of the pictures alone.
+def _sizes(members: Sequence[Picture], before: int) -> Iterator[int]:
+    """How many pictures each unit of a range has: a function of the pictures and of their place in the plan alone.
 
     A unit is of loose pictures, of members of one tar file that lie together within MAX_UNIT_BYTES, or of rows of one
     row group.
     """
     usual = min(MAX_UNIT, max(MIN_UNIT, -(-len(members) // UNITS_OF_A_RANGE)))
+    if before >= SMALL_PLAN and all(picture.n_bytes for picture in members):
+        usual = min(LARGEST_UNIT, MAX_UNIT * before // SMALL_PLAN)
     container: Any = None
     size = most = n_bytes = start = 0
     for picture in members:
@@ -193,12 +206,13 @@ def _sizes(members: Sequence[Picture]) -> Iterator[int]:
             size = 0
         if size == 0:
             container, start, n_bytes = own, at, picture.n_bytes
-            most = usual if picture.cell is None else MAX_CELLS
+            most = usual if picture.cell is None else max(usual, MAX_CELLS)
         size += 1
     yield size
 
 
-def _table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], carried: pa.Schema) -> pa.Table:
+def table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], carried: pa.Schema) -> pa.Table:
+    """The rows of a range's file."""
     cells = [picture.cell or (None, None, None, None) for picture in members]
     columns = [
         [first_unit + number for number, size in enumerate(sizes) for _ in range(size)],
@@ -217,9 +231,10 @@ def _table(members: Sequence[Picture], first_unit: int, sizes: Sequence[int], ca
     return pa.table([pa.array(values, field.type) for values, field in zip(columns, whole, strict=True)], schema=whole)
 
 
-def _parquet(table: pa.Table) -> bytes:
+def to_parquet(rows: pa.Table) -> bytes:
+    """The content of a range's file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=table.num_rows)
+    pq.write_table(rows, sink, compression="zstd", row_group_size=rows.num_rows)
     return sink.getvalue().to_pybytes()
 
 

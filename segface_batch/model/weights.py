@@ -64,7 +64,12 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
     if weights is None and checkpoint.asset is not None:
         return _ASSETS / checkpoint.asset
     if weights is None:
-        return _from_hub(checkpoint, revision)
+        cure = (
+            "give a file at hand with --weights FILE, or point HF_HOME at a cache that holds it, filled with "
+            f"'segface-batch checkpoints fetch {checkpoint.name}' on a machine with network; to try things out without "
+            f"any, --checkpoint {DEMO_CHECKPOINT} comes with the package"
+        )
+        return from_hub(HUB_REPOSITORY, checkpoint.hub_file, revision, cure)
     if "://" in weights:
         return _from_url(weights)
     path = Path(weights).expanduser()
@@ -290,11 +295,12 @@ def _neither(path: str | os.PathLike[str]) -> str:
     return f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
 
 
-def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
+def from_hub(repository: str, file: str, revision: str | None, cure: str) -> Path:
+    """A repository's file in the Hugging Face cache, fetched if need be; OSError, with the cure, where it cannot."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted = {"repo_id": HUB_REPOSITORY, "filename": checkpoint.hub_file, "revision": revision}
+    wanted = {"repo_id": repository, "filename": file, "revision": revision}
     try:
         return Path(hf_hub_download(**wanted, local_files_only=True))
     except LocalEntryNotFoundError:
@@ -305,10 +311,7 @@ def _from_hub(checkpoint: Checkpoint, revision: str | None) -> Path:
         return Path(hf_hub_download(**wanted))
     except Exception as error:  # the hub's HTTP library and its errors change between versions
         raise OSError(
-            f"cannot fetch {checkpoint.hub_file} from huggingface.co/{HUB_REPOSITORY} ({type(error).__name__}); "
-            "give a file at hand with --weights FILE, or point HF_HOME at a cache that holds it, filled with "
-            f"'segface-batch checkpoints fetch {checkpoint.name}' on a machine with network; to try things out without "
-            f"any, --checkpoint {DEMO_CHECKPOINT} comes with the package"
+            f"cannot fetch {file} from huggingface.co/{repository} ({type(error).__name__}); {cure}"
         ) from error
 
 

@@ -84,6 +84,14 @@ def published(out: str) -> set[str]:
     return {name.removesuffix(".parquet") for name in storage.names(storage.join(out, "stats"), ".parquet")}
 
 
+def unfinished(out: str, plan: Plan) -> dict[Range, list[int]]:
+    """The units of every range that is not published whose rows are not staged; found by names alone."""
+    done, staging = published(out), Staging(out)
+    todo = [planned for planned in plan.ranges if planned.part not in done]
+    staged = staging.names() if todo else set()
+    return {planned: [unit for unit in planned.units if staging.unit(planned, unit) not in staged] for planned in todo}
+
+
 def publish(out: str, planned: Range, run: Mapping[str, Any]) -> None:
     """Make the part of a range, all of whose units are staged, visible; `run` is run.json's content."""
     staging, name = Staging(out), f"{planned.part}.parquet"
@@ -95,7 +103,7 @@ def publish(out: str, planned: Range, run: Mapping[str, Any]) -> None:
         raise
     if rows.num_rows < planned.pictures:
         raise ValueError(f"{planned.part}: {rows.num_rows} rows staged for {planned.pictures} pictures")
-    masks_file, stats_file = _files(rows, run)
+    masks_file, stats_file = files(rows, run)
     masks_place = storage.join(out, "masks", name)
     if not storage.put(masks_place, masks_file):
         masks_file = storage.read(masks_place)  # an earlier publisher's
@@ -118,7 +126,7 @@ def republish(out: str, planned: Range, run: Mapping[str, Any], retry: str, unit
     others = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
     rows = pa.concat_tables([others, again])
     rows = rows.sort_by([(key, "ascending") for key in ("unit", "seq", "face")])
-    masks_file, stats_file = _files(rows, run)
+    masks_file, stats_file = files(rows, run)
     storage.replace(masks_place, masks_file)
     storage.replace(stats_place, stats_file)
     storage.replace(record_place(out, planned), _json(_record(planned, rows, masks_file, stats_file)))
@@ -190,8 +198,8 @@ def _read_staged(places: Sequence[str]) -> list[pa.Table]:
         return list(threads.map(read, places))
 
 
-def _files(rows: pa.Table, run: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The Parquet files of a part, masks and statistics."""
+def files(rows: pa.Table, run: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The Parquet files of a part, masks and statistics; `run` is run.json's content."""
     rows = rows.combine_chunks()  # the bytes must not depend on the units
     metadata = records.metadata(run)
     masks = rows.select([*records.KEY, "mask"]).replace_schema_metadata(metadata | records.MASKS_METADATA)

@@ -133,6 +133,7 @@ def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
         "mask_space": job.mask_space,
         "precision": job.precision,
         "max_pixels": job.max_pixels,
+        "decode": job.decode,
         "part_rows": job.part_rows,
     }
 

@@ -155,3 +155,23 @@ def test_a_million_pictures_are_planned_in_a_minute_and_little_memory(tmp_path: 
     assert time.process_time() - started < 60
     assert (after.ru_maxrss - before.ru_maxrss) / 2**10 < 300
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20e6
+
+
+def test_units_grow_with_the_plan() -> None:
+    """The driver's time goes by units; of an input of unknown sizes a unit's bytes must stay few."""
+    many = some(4096, 1000)
+
+    def largest(planned: int, pictures: list[Picture]) -> int:
+        ((_, sizes),) = plan.in_units(pictures, 16_384, planned)
+        return max(sizes)
+
+    assert [largest(before, many) for before in (0, 2**20 - 1, 2**20, 2**21, 2**24, 2**30)] == [
+        16,
+        16,
+        64,
+        128,
+        1024,
+        1024,
+    ]
+    assert largest(2**24, [picture._replace(n_bytes=0) for picture in many]) == 16
+    assert largest(2**24, [picture._replace(n_bytes=2**20) for picture in many]) == 64

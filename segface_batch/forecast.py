@@ -1,0 +1,433 @@
+"""What a job would take before it runs: time, bytes, money, and which step sets the pace.
+
+Pictures of a sample, spread over the input, go through actors like those of the job, as many as share a machine, since
+they slow each other down (trial.py).  Nothing is written to the output.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from segface_batch import catalog, storage
+from segface_batch.chain import Chain, actors, fetches
+from segface_batch.cluster import ray_running
+from segface_batch.inputs import plan as planning
+from segface_batch.inputs.plan import MIN_UNIT
+from segface_batch.job import Job
+from segface_batch.output import parts, records, run as runs
+from segface_batch.pipeline import Progress, Silence, listed, weights_of
+from segface_batch.prices import Prices
+from segface_batch.progress import duration
+from segface_batch.trial import STEPS, Measured, Trial
+
+#: A longer listing is cut; what is said about the whole input is a lower bound then.
+LISTING_SECONDS = 60.0
+
+#: Units kept while listing, of which the trial takes what it needs.
+KEPT = 256
+
+#: Of the trial's rate, what Ray Data leaves of it in a job (pipelines/measure_overhead.py).
+RAY_SHARE = 0.95
+
+#: Batch sizes that are tried where the job does not name one.
+CPU_BATCHES, GPU_BATCHES = (1, 4), (8, 16, 32)
+
+#: A larger batch must gain more than this.
+GAIN = 1.03
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Use:
+    """What so many pictures take: the machine's vCPUs and the actors' GPUs for all of the wall time."""
+
+    pictures: int
+    wall_seconds: float
+    vcpu_seconds: float
+    gpu_seconds: float
+    read_bytes: float
+    written_bytes: float
+    get_requests: float
+    put_requests: float
+    price: float | None = None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`steps`: of each, milliseconds of work per picture, and the share of the time in which it is busy, 0 to 1; the
+    busiest is the `bottleneck`.  `rate` are pictures per second once running, `rate_error` the relative error of 95 %
+    that comes from sampling.  `listed_all` is False where listing was cut: more follows than `rest` tells of."""
+
+    listed_all: bool
+    planned: int
+    done: int
+    machine: dict[str, float]
+    tried: dict[str, float]
+    steps: dict[str, dict[str, float]]
+    bottleneck: str
+    rate: float
+    rate_error: float
+    start_seconds: float
+    proposal: dict[str, Any]
+    advice: tuple[str, ...]
+    rest: Use
+    million: Use
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Work:
+    """What there is to do: pictures and bytes (0: not known) of all units, and some units, evenly spread."""
+
+    listed_all: bool = True
+    planned: int = 0
+    pictures: int = 0
+    units: int = 0
+    parts: int = 0
+    n_bytes: int = 0
+    sizes_known: bool = True
+    step: int = 1
+    kept: list[tuple[int, Callable[[], pa.Table]]] = field(default_factory=list)
+
+    def add(self, size: int, rows: Callable[[], pa.Table]) -> None:
+        if self.units % self.step == 0:
+            self.kept.append((size, rows))
+            if len(self.kept) == 2 * KEPT:
+                self.kept, self.step = self.kept[::2], 2 * self.step
+        self.units += 1
+        self.pictures += size
+
+    def spread(self, count: int) -> list[tuple[int, pa.Table]]:
+        """At most `count` of the units kept: their sizes and rows."""
+        count = min(count, len(self.kept))
+        some = [self.kept[number * len(self.kept) // count] for number in range(count)]
+        return [(size, rows()) for size, rows in some]
+
+
+def forecast(
+    job: Job, sample: int = 64, prices: Prices | None = None, progress: Progress | None = None
+) -> Forecast | None:
+    """Try `sample` pictures of the job or a few more; None where nothing is left to do.
+
+    ValueError and OSError, in one line, for what the user can mend; RuntimeError for what would end the job.
+    """
+    progress = progress or Silence()
+    storage.configure(job.storage_options, job.s3_client)
+    out = storage.absolute(job.output)
+    sha256 = weights_of(job, progress)
+    started = time.monotonic()
+    work = _work(job, out, sha256, progress)
+    listing_seconds = time.monotonic() - started
+    if not work.units:
+        return None
+    started = time.monotonic()
+    progress.phase("starting Ray")
+    with ray_running():
+        progress.phase("loading the model")
+        tried = _try(job, Chain(job, out, sha256), work, sample, progress, started)
+    return _follows(job, work, tried, listing_seconds, prices)
+
+
+def _work(job: Job, out: str, sha256: str, progress: Progress) -> _Work:
+    run = runs.read(out)
+    return _planned(job, out, run, sha256) if run else _listed(job, progress)
+
+
+def _listed(job: Job, progress: Progress) -> _Work:
+    work, until = _Work(), time.monotonic() + LISTING_SECONDS
+    carried, pictures = listed(job, Counter(), progress)
+    for members, sizes in planning.in_units(pictures, job.part_rows):
+        work.parts += 1
+        work.n_bytes += sum(picture.n_bytes for picture in members)
+        work.sizes_known &= all(picture.n_bytes for picture in members)
+        for start, size in zip(itertools.accumulate(sizes, initial=0), sizes, strict=False):
+            unit, number = members[start : start + size], work.units
+            work.add(size, lambda unit=unit, number=number: planning.table(unit, number, [len(unit)], carried))
+        if time.monotonic() > until:
+            work.listed_all = next(pictures, None) is None
+            break
+    work.planned = work.pictures
+    return work
+
+
+def _planned(job: Job, out: str, run: dict[str, Any], sha256: str) -> _Work:
+    """What an earlier run has left to do."""
+    runs.check(out, run, job, sha256)
+    plan, work = runs.plan(out, run), _Work(sizes_known=False)
+    folder = runs.plan_folder(out)
+    for planned, units in parts.unfinished(out, plan).items():
+        work.parts += 1
+        for unit in units:
+            at = unit - planned.first_unit
+            work.add(planned.sizes[at], lambda planned=planned, at=at: planning.read_unit(folder, planned.file, at))
+    work.planned = plan.pictures
+    return work
+
+
+@dataclass(frozen=True)
+class _Tried:
+    cpus: int
+    gpus: float
+    num_gpus: float
+    threads: int
+    actors: int
+    side_by_side: int
+    batch_size: int
+    batches: dict[int, float]
+    start_seconds: float
+    sizes: tuple[tuple[int, bool], ...]  # of the units of the sample: pictures, and whether one request brings all
+    measured: tuple[Measured, ...]
+    node_memory: float
+
+
+def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, started: float) -> _Tried:
+    import ray
+    import ray.exceptions
+
+    num_gpus, threads, (_, most) = actors(job, work.units)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = [min(n.get("CPU", 0) // threads, n.get("GPU", 0) // num_gpus if num_gpus else most) for n in nodes]
+    count = min(most, max(1, int(max(fits))))
+    fetching = {
+        "storage_options": job.storage_options,
+        "s3_client": job.s3_client,
+        "allow_unreadable": job.allow_unreadable,
+    }
+    actor: Any = ray.remote(num_cpus=threads, num_gpus=num_gpus)(Trial)
+    trials = [
+        actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching, fetches(num_gpus))
+        for _ in range(count)
+    ]
+    try:
+        batch_size = ray.get([trial.batch_size.remote() for trial in trials])[0]
+        start_seconds = time.monotonic() - started
+        # Small units let more places of the input be tried; a batch must be full.
+        size = max(MIN_UNIT, batch_size)
+        chosen = work.spread(max(count, -(-sample // size)))
+        units = [planning.to_parquet(rows.slice(0, size)) for _, rows in chosen]
+        progress.phase(f"trying {sum(min(size, own) for own, _ in chosen)} pictures in {count} actors")
+        shares = [units[number::count] for number in range(count)]
+        ray.get([trial.run.remote(share[:1]) for trial, share in zip(trials, shares, strict=True)])  # warms up
+        measured = ray.get([trial.run.remote(share) for trial, share in zip(trials, shares, strict=True)])
+        for one in measured:
+            if one.fatal is not None:
+                raise RuntimeError(one.fatal)
+        batches: dict[int, float] = {}
+        if job.batch_size is None and job.parser is None:
+            sizes = sorted({batch_size, *(GPU_BATCHES if num_gpus else CPU_BATCHES)})
+            progress.phase(f"trying batches of {', '.join(map(str, sizes))}")
+            found = ray.get([trial.network_seconds.remote(sizes) for trial in trials])
+            batches = {size: statistics.mean(each[size] for each in found) for size in found[0]}
+    except ray.exceptions.RayActorError as error:
+        told = str(error).strip().splitlines()
+        # What an actor's __init__ raises comes with its traceback.
+        reason = told[-1] if "creation task" in told[0] else f"{told[0]}: a picture of the sample, or want of memory"
+        raise RuntimeError(f"a trial's process ended: {reason}") from error
+    finally:
+        for trial in trials:
+            ray.kill(trial)
+    total = ray.cluster_resources()
+    return _Tried(
+        cpus=int(total["CPU"]) - 1,
+        gpus=total.get("GPU", 0.0),
+        num_gpus=num_gpus,
+        threads=threads,
+        actors=most,
+        side_by_side=count,
+        batch_size=batch_size,
+        batches=batches,
+        start_seconds=start_seconds,
+        sizes=tuple((own, _is_one_request(rows)) for own, rows in chosen),
+        measured=tuple(measured),
+        node_memory=max(node.get("memory", 0.0) for node in nodes),
+    )
+
+
+def _is_one_request(rows: pa.Table) -> bool:
+    """True for units that lie in one tar or Parquet file."""
+    return rows["_offset"].null_count + rows["_column"].null_count < 2 * rows.num_rows
+
+
+def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, prices: Prices | None) -> Forecast:
+    measured = tried.measured
+    pictures = sum(sum(one.pictures) for one in measured)
+    seconds = statistics.mean(one.seconds for one in measured)
+    servers = {"fetch": fetches(tried.num_gpus), "decode": tried.threads, "encode": tried.threads}
+    steps = {}
+    for step in STEPS:
+        worked = sum(one.work[step] for one in measured)
+        busy = worked / (seconds * len(measured) * servers.get(step, 1))
+        steps[step] = {"ms_per_picture": 1000 * worked / pictures, "busy": busy}
+    if job.faces != "detect":
+        del steps["detect"]
+    bottleneck = max((step for step in steps if step != "detect"), key=lambda step: steps[step]["busy"])
+    trial_rate = sum(sum(one.pictures) / one.seconds for one in measured)
+    rate = RAY_SHARE * trial_rate * tried.actors / tried.side_by_side
+    # The last round of units leaves actors idle.
+    rounds = math.ceil(work.units / tried.actors) / (work.units / tried.actors)
+    memory = max(one.memory for one in measured)
+    proposal, advice = _proposal(tried, steps, memory)
+    written, per_part = _bytes_of_rows(job, tried)
+    sampled = sum(sum(one.n_bytes) for one in measured) / pictures
+    gets = statistics.mean(1 / size if at_once else 1.0 for size, at_once in tried.sizes)
+
+    def use(count: int, wall: float, units: float, n_parts: float, read: float) -> Use:
+        values = {
+            "wall_seconds": wall,
+            "vcpu_seconds": wall * tried.cpus,
+            "gpu_seconds": wall * tried.actors * tried.num_gpus,
+            "read_bytes": read,
+            "written_bytes": count * written + n_parts * per_part,
+            # A unit is put into staging and got from there; a part is two files and a record.
+            "get_requests": count * gets + units,
+            "put_requests": units + 3 * n_parts,
+        }
+        return Use(count, **values, price=None if prices is None else prices.of(values))
+
+    start = listing_seconds + tried.start_seconds
+    read = float(work.n_bytes) if work.sizes_known else work.pictures * sampled
+    per_unit = work.pictures / work.units
+    return Forecast(
+        listed_all=work.listed_all,
+        planned=work.planned,
+        done=work.planned - work.pictures,
+        machine={"cpus": tried.cpus, "gpus": tried.gpus, "actor_memory_bytes": memory},
+        tried={
+            "pictures": pictures,
+            "faces_per_picture": sum(sum(one.faces) for one in measured) / pictures,
+            "actors": tried.side_by_side,
+            "seconds": seconds,
+            "cpu_seconds_per_picture": sum(one.cpu_seconds for one in measured) / pictures,
+        },
+        steps=steps,
+        bottleneck=bottleneck,
+        rate=rate,
+        rate_error=_error(measured, steps),
+        start_seconds=start,
+        proposal=proposal,
+        advice=advice,
+        rest=use(work.pictures, start + rounds * work.pictures / rate, work.units, work.parts, read),
+        million=use(
+            MILLION,
+            MILLION / rate,
+            MILLION / max(per_unit, planning.MAX_UNIT),
+            MILLION / job.part_rows,
+            MILLION * read / work.pictures,
+        ),
+    )
+
+
+def _proposal(tried: _Tried, steps: dict[str, dict[str, float]], memory: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Settings for this machine, and why they differ from those that were tried."""
+    advice = []
+    most, threads, batch = tried.actors, tried.threads, tried.batch_size
+    if tried.node_memory and tried.side_by_side * memory > tried.node_memory:
+        most = max(1, int(most * tried.node_memory / (tried.side_by_side * memory)))
+        advice.append(f"--actors {most}: so many fit into memory, {memory / 2**30:.1f} GiB each")
+    if tried.num_gpus:
+        network = steps["network"]["ms_per_picture"]
+        host = max(steps["decode"]["ms_per_picture"], steps["encode"]["ms_per_picture"])
+        needed, room = math.ceil(host / network), max(1, tried.cpus // most)
+        if needed > threads:
+            threads = min(needed, room)
+            advice.append(f"--threads {threads}: the GPU waits for {needed} decoding threads, {room} CPUs are there")
+    if tried.batches:
+        best = min(tried.batches.values())
+        batch = next(size for size, seconds in sorted(tried.batches.items()) if seconds <= best * GAIN)
+        if batch != tried.batch_size:
+            gain = tried.batches[tried.batch_size] / tried.batches[batch]
+            advice.append(f"--batch-size {batch}: the network takes {1 / gain:.2f} of the time per face")
+    return {"actors": [most, most], "threads": threads, "batch_size": batch, "num_gpus": tried.num_gpus}, tuple(advice)
+
+
+def _error(measured: Sequence[Measured], steps: dict[str, dict[str, float]]) -> float:
+    """How far the mean cost of the sample's units may lie off the input's, relative, 95 %: by faces and bytes."""
+    units = [unit for one in measured for unit in zip(one.pictures, one.faces, one.n_bytes, strict=True)]
+    if len(units) < 2:
+        return math.nan
+    pictures, faces, n_bytes = map(sum, zip(*units, strict=True))
+    per_face = (steps["network"]["ms_per_picture"] + steps["encode"]["ms_per_picture"]) * pictures / max(faces, 1)
+    per_byte = (steps["decode"]["ms_per_picture"] + steps["fetch"]["ms_per_picture"]) * pictures / max(n_bytes, 1)
+    costs = [(per_face * own + per_byte * size) / count for count, own, size in units]
+    return 1.96 * statistics.stdev(costs) / math.sqrt(len(costs)) / max(statistics.mean(costs), 1e-9)
+
+
+def _bytes_of_rows(job: Job, tried: _Tried) -> tuple[float, float]:
+    """Bytes of both Parquet files per picture, and per part, from a part of all the sample's rows and one of half."""
+    rows = pa.concat_tables([one.rows for one in tried.measured if one.rows is not None])
+    described = records.describe(catalog.find(job.checkpoint).dataset)
+    pictures = sum(sum(one.pictures) for one in tried.measured)
+    half = rows.num_rows // 2
+    if not half:
+        return float(sum(map(len, parts.files(rows, described)))), 0.0
+    whole, less = (sum(map(len, parts.files(table, described))) for table in (rows, rows.slice(0, half)))
+    per_row = max(0.0, (whole - less) / (rows.num_rows - half))
+    return per_row * rows.num_rows / pictures, max(0.0, whole - per_row * rows.num_rows)
+
+
+def lines(found: Forecast) -> list[str]:
+    """A forecast for people."""
+    tried, machine = found.tried, found.machine
+    more = "" if found.listed_all else f" in the first {LISTING_SECONDS:.0f} s of listing; more follow"
+    done = f", {found.done:,} of them done" if found.done else ""
+    gpus = f" and {machine['gpus']:g} GPUs" if machine["gpus"] else ""
+    text = [
+        f"{found.planned:,} pictures{more}{done}; {machine['cpus']} CPUs{gpus}",
+        f"tried: {tried['pictures']} pictures, {tried['faces_per_picture']:.2f} faces each, in {tried['actors']} "
+        f"actors side by side, {machine['actor_memory_bytes'] / 2**30:.1f} GiB each",
+        "",
+        "step      ms per picture   busy",
+    ]
+    for step, values in found.steps.items():
+        mark = "  <- the bottleneck" if step == found.bottleneck else ""
+        text.append(f"{step:<8}{values['ms_per_picture']:>16.1f}{values['busy']:>7.0%}{mark}")
+    error = "" if math.isnan(found.rate_error) else f" +- {found.rate_error:.0%} (95 %, by sampling)"
+    proposal = found.proposal
+    options = f"--actors {proposal['actors'][0]}:{proposal['actors'][1]} --threads {proposal['threads']}"
+    options += f" --batch-size {proposal['batch_size']}"
+    text += [
+        "",
+        f"{found.rate:.3g} pictures/s{error} after {duration(found.start_seconds)} of start-up",
+        f"proposal: {options}" + (f" --num-gpus {proposal['num_gpus']:g}" if proposal["num_gpus"] else ""),
+        *(f"  {reason}; plan again with it" for reason in found.advice),
+        "",
+        f"{'':<16}{'to do' if found.listed_all else 'listed':>16}{'10^6 pictures':>16}",
+    ]
+    for name, show in _SHOWN.items():
+        values = [getattr(use, name) for use in (found.rest, found.million)]
+        if any(value not in (None, 0) for value in values):
+            text.append(f"{name.replace('_', ' '):<16}" + "".join(f"{show(value):>16}" for value in values))
+    return text
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "pictures": "{:,}".format,
+    "wall_seconds": duration,
+    "vcpu_seconds": "{:,.0f}".format,
+    "gpu_seconds": "{:,.0f}".format,
+    "read_bytes": _bytes,
+    "written_bytes": _bytes,
+    "get_requests": "{:,.0f}".format,
+    "put_requests": "{:,.0f}".format,
+    "price": "{:,.2f}".format,
+}

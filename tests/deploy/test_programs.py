@@ -1,0 +1,83 @@
+"""deploy/slurm.sh, deploy/skypilot.yaml and the README: scripts without faults, commands that exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from segface_batch import Job, cli
+from segface_batch.output import verify
+from tests.conftest import PORTRAITS
+from tests.deploy.files import DEPLOY, PROGRAMS, ROOT, commands, run, text, yaml_of
+
+#: Slurm on one node: what it tells a job, and its two programs.
+SLURM = {"SLURM_JOB_NODELIST": "node", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
+SRUN = '#!/bin/bash\nwhile [ "$1" != ray ]; do shift; done\nexec "$@"\n'
+SCONTROL = "#!/bin/bash\necho 127.0.0.1\n"
+
+#: A machine of its own, whose Ray the script may end.
+ISOLATED = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "bash", "-ec"]
+SET_UP = "ip link set lo up; mount -t tmpfs tmpfs /dev/shm; mount -t tmpfs tmpfs /tmp; exec bash deploy/slurm.sh "
+
+
+def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
+    sky = yaml_of("skypilot.yaml")
+    (tmp_path / "setup.sh").write_text(sky["setup"])
+    (tmp_path / "run.sh").write_text(sky["run"].replace("source .venv", ". .venv"))
+    run("shellcheck", "--shell=bash", DEPLOY / "slurm.sh")
+    run("shellcheck", "--shell=bash", "--exclude=SC1091", tmp_path / "setup.sh", tmp_path / "run.sh")
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
+    chosen, unknown = cli.command_line().parse_known_args(words)
+    assert unknown == []
+    if words[0] == "annotate" and "://" in words[1]:
+        chosen.input = tuple(chosen.input)  # as cli._annotate does
+        assert Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__}).inputs == (words[1],)
+
+
+def test_programs_have_a_command_each() -> None:
+    for name in PROGRAMS:
+        assert "segface-batch annotate" in text(name), name
+
+
+def test_every_ray_of_a_program_asks_for_its_token() -> None:
+    assert yaml_of("skypilot.yaml")["envs"]["RAY_AUTH_MODE"] == "token"
+    assert yaml_of("skypilot.yaml")["secrets"] == {"RAY_AUTH_TOKEN": None}  # to be given at the launch
+    assert re.search(r"^export RAY_AUTH_TOKEN RAY_AUTH_MODE=token ", text("slurm.sh"), re.MULTILINE)
+
+
+def test_the_readme_names_every_file() -> None:
+    for path in DEPLOY.rglob("*"):
+        if path.is_file() and "kuberay" not in path.parts and path.name != "README.md":
+            assert path.relative_to(DEPLOY).as_posix() in text("README.md"), path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs namespaces: root and iproute2")
+def test_the_batch_job_runs_on_one_node() -> None:
+    # Not below /tmp: the job has its own.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
+            (Path(place) / name).write_text(script)
+            (Path(place) / name).chmod(0o755)
+        out = f"{place}/out"
+        environment = SLURM | {"INPUT": str(PORTRAITS), "OUTPUT": out, "HOME": place, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*ISOLATED, SET_UP + "--checkpoint demo-synthetic --parser tests.stand_in:Quick --actors 1"],
+            env={**os.environ, **environment, "PATH": f"{place}:{os.environ['PATH']}"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert verify.verify(out, quick=False).complete
