@@ -62,7 +62,7 @@ def test_a_run_on_two_nodes_outlives_one(tmp_path: Path) -> None:
         told = scraped(cluster.metrics[0])
     print(told)
     assert 0 < told["segface_pictures_total"] == told["segface_faces_total"]
-    assert told["segface_bytes_total"] > 100_000 * told["segface_pictures_total"]
+    assert told["segface_bytes_total"] > 10**6  # some of them of pictures that the other node has staged
     for stage in ("fetch", "decode", "parse", "encode", "stage"):
         assert told[f"segface_stage_seconds_total {stage}"] > 0
     report = verify(str(out))
