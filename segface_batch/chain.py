@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,19 +20,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from segface_batch import storage
+from segface_batch import metrics, storage
 from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.inputs.plan import Range
 from segface_batch.job import Job
 from segface_batch.output import parts, records, run as runs
-from segface_batch.parse import ParseUnits
+from segface_batch.parse import SECONDS, ParseUnits
 
 if TYPE_CHECKING:
     import ray.data
 
-#: Logical CPUs of the tasks that mostly wait for storage; together they share the one that a local Ray has on top.
-FETCH_CPUS, STAGE_CPUS = 0.5, 0.25
+#: Logical CPUs of the tasks that mostly wait for storage.  Where a node has died, Ray starts its actors again on all
+#: CPUs that others have left; each actor leaves a crumb of its own, so that these tasks always find one.
+FETCH_CPUS, STAGE_CPUS, CRUMB = 0.0002, 0.0001, 0.001
+
+#: Units that a node fetches at once: a task fetches some 100 pictures/s, faster than a node's CPUs parse them.
+FETCHES = 2
 
 #: CPU threads of an actor on a CPU, where actors side by side beat threads inside one (README, "Speed").
 CPU_THREADS = 1
@@ -40,12 +46,18 @@ CPU_THREADS = 1
 #: stages.  More than so many threads hinder each other in one Python.  (Not measured on a GPU.)
 GPU_CPUS, MOST_GPU_THREADS = 0.75, 16
 
+#: Where no node with a GPU is there yet.
+GPU_THREADS = 4
+
 #: Units that are fetched at the same time for each actor; a GPU takes hundreds of pictures a second, a GET 20-50 ms.
 CPU_FETCHES, GPU_FETCHES = 2, 4
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
 MAX_RETRIES = 1
+
+#: For clusters that grow on demand.
+_GROWING = ", or say --actors MIN:MAX with RAY_ADDRESS where nodes come when they are needed"
 
 WHOLE_UNITS: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
 
@@ -70,10 +82,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Staged:
-    """A piece of work whose rows are staged."""
+    """A piece of work whose rows are staged, and the seconds of each stage."""
 
     work: Work
     errors: int
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -105,13 +118,17 @@ class Chain:
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
-            yield Staged(by_target[row["target"]], row["errors"])
+            seconds = {stage: spent for stage, spent in row["seconds"].items() if spent is not None}
+            yield Staged(by_target[row["target"]], row["errors"], seconds)
 
     def parsed(self, works: Sequence[Work], *, alone: bool = False, again: bool = False) -> ray.data.Dataset:
         """The chain up to the parser: one row for each piece of work (range, unit, target, rows, fatal)."""
         import ray.data
 
         num_gpus, threads, (least, most) = actors(self.job, len(works))
+        fetching = fetches(num_gpus) * most
+        if not num_gpus:
+            fetching = min(fetching, FETCHES * sum(node["Alive"] for node in ray.nodes()))
         table: dict[str, Any] = {
             "range": pa.array([work.planned.index for work in works], pa.int32()),
             "file": [work.planned.file for work in works],
@@ -141,7 +158,7 @@ class Chain:
                 units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
-                    compute=ray.data.TaskPoolStrategy(size=min(fetches(num_gpus) * most, len(works))),
+                    compute=ray.data.TaskPoolStrategy(size=min(fetching, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
@@ -150,7 +167,7 @@ class Chain:
                     self.parser(),
                     fn_constructor_kwargs=self.arguments(num_gpus, threads),
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
-                    num_cpus=threads,
+                    num_cpus=threads - CRUMB,
                     num_gpus=num_gpus,
                     max_task_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
@@ -220,25 +237,49 @@ def _each(units: pa.Table) -> Iterator[pa.Table]:
 
 
 def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
-    return fetch(unit.drop_columns("target"), **settings).append_column("target", unit["target"])
+    seconds = metrics.Seconds()
+    with seconds.of("fetch"):
+        fetched = fetch(unit.drop_columns("target"), **settings)
+    seconds.tell()
+    lengths = pc.call_function("binary_length", [unnest(fetched["pictures"])["data"]])
+    metrics.count("segface_bytes_total", pc.call_function("sum", [lengths]).as_py() or 0)
+    fetched = fetched.append_column("fetch_seconds", pa.array([seconds.spent["fetch"]], pa.float64()))
+    return fetched.append_column("target", unit["target"])
 
 
 def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
-    """A unit of rows -> (target, errors, fatal), its rows staged."""
+    """A unit of rows -> (target, errors, seconds, fatal), its rows staged."""
     target, fatal, errors = parsed["target"][0].as_py(), parsed["fatal"][0].as_py(), 0
+    seconds = metrics.Seconds()
     if fatal is None:
         try:
             storage.configure(storage_options, s3_client)
             rows = unnest(parsed["rows"])
-            parts.stage(target, rows)
+            with seconds.of("stage"):
+                parts.stage(target, rows)
             errors = rows["status"].to_pylist().count(records.ERROR)
+            _count(rows)
         except Exception as error:
             fatal = f"cannot write {target}: {error}"
-    return pa.table({"target": [target], "errors": [errors], "fatal": pa.array([fatal], pa.string())})
+    seconds.tell()
+    spent = parsed["seconds"][0].as_py() | seconds.spent
+    if "fetch_seconds" in parsed.column_names:
+        spent["fetch"] = parsed["fetch_seconds"][0].as_py()
+    told = {"errors": [errors], "seconds": pa.array([spent], SECONDS), "fatal": pa.array([fatal], pa.string())}
+    return pa.table({"target": [target], **told})
 
 
-def gpu_threads(cpus: int, gpus: float, num_gpus: float) -> int:
-    """CPU threads of an actor with `num_gpus` of the machine's or cluster's GPUs."""
+def _count(rows: pa.Table) -> None:
+    """Tell the metrics of staged rows."""
+    told = rows.select(["face", "status", "error"]).to_pylist()
+    pictures = Counter((row["status"], row["error"] or "") for row in told if row["face"] == 0)
+    for (status, error), number in pictures.items():
+        metrics.count("segface_pictures_total", number, status=status, error=error)
+    metrics.count("segface_faces_total", sum(row["status"] == records.OK for row in told))
+
+
+def gpu_threads(cpus: float, gpus: float, num_gpus: float) -> int:
+    """CPU threads of an actor with `num_gpus` of a machine's GPUs."""
     return max(1, min(MOST_GPU_THREADS, int(GPU_CPUS * cpus * num_gpus / gpus)))
 
 
@@ -248,24 +289,35 @@ def fetches(num_gpus: float) -> int:
 
 
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:
-    """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has."""
+    """GPUs and CPU threads of an actor, and least and most actors: what the job says, or what the machine has.
+
+    Actors for a GPU are where GPUs are.  Of CPUs alone every node keeps one for the tasks that wait for storage.
+    """
     import ray
 
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0.0), int(resources["CPU"]) - 1
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     num_gpus = job.num_gpus
     if num_gpus is None:
-        num_gpus = 1.0 if gpus and job.device != "cpu" and job.engine != "openvino" else 0.0
-    if (job.device == "cuda" and not num_gpus) or num_gpus > gpus:
-        raise ValueError(f"{num_gpus or 1:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu")
+        num_gpus = 1.0 if job.device == "cuda" or (gpus and job.device == "auto" and job.engine != "openvino") else 0.0
     threads = job.threads or CPU_THREADS
     if num_gpus and job.threads is None:
-        threads = gpu_threads(cpus, gpus, num_gpus)
-    room = max(1, cpus // threads)
-    most = min(room, int(gpus / num_gpus)) if num_gpus else room
+        found = (gpu_threads(node.get("CPU", 1) - 1, node["GPU"], num_gpus) for node in nodes if node.get("GPU"))
+        threads = min(found, default=GPU_THREADS)
+    if job.actors is not None and os.environ.get("RAY_ADDRESS"):
+        return num_gpus, threads, job.actors  # a cluster may grow when they wait
+    if num_gpus > gpus:
+        raise ValueError(f"{num_gpus:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu{_GROWING}")
+    if num_gpus:
+        each = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) // num_gpus) for node in nodes]
+    else:
+        each = [max(0, node.get("CPU", 0) - 1) // threads for node in nodes]
+    room = max(1, int(cpus - 1) // threads)
+    most = min(room, int(sum(each)) or (0 if num_gpus else room))
     least, most = job.actors or (min(most, units), min(most, units))
-    if least * threads > max(1, cpus):
+    if least == 0 or least * threads > max(1, cpus - 1):
         raise ValueError(
-            f"{least} actors of {threads} threads asked for, Ray has {cpus} CPUs; lower --actors or --threads"
+            f"{least or 1} actors of {threads} threads asked for, Ray has {cpus - 1:g} CPUs for them; lower --actors "
+            f"or --threads{_GROWING}"
         )
     return num_gpus, threads, (least, most)

@@ -104,6 +104,15 @@ examples:
   segface-batch show out/ some/face.jpg
 """
 
+DOCTOR_EXAMPLES = """\
+examples:
+  segface-batch doctor faces/ out/
+  segface-batch doctor s3://bucket/faces s3://bucket/out
+  RAY_ADDRESS=10.0.0.1:6379 segface-batch doctor s3://bucket/faces s3://bucket/out --device cuda    # every node
+
+It leaves nothing behind.  Exit code 0: a run has what it needs; else 1.
+"""
+
 CHECKPOINTS_EXAMPLES = """\
 examples:
   segface-batch checkpoints
@@ -175,6 +184,12 @@ def command_line() -> Parser:
     demo = verb("demo", "run all of it on embedded faces with an embedded model, offline", DEMO_EXAMPLES, _demo)
     demo.add_argument("out", nargs="?", default="segface-demo", help="folder for the output (default: %(default)s)")
     _annotate_options(verb("annotate", "parse every picture of a folder or manifest", ANNOTATE_EXAMPLES, _annotate))
+    doctor = verb("doctor", "check rights, clock, disks and versions before a run", DOCTOR_EXAMPLES, _doctor)
+    doctor.add_argument("input", nargs="+", help="as for annotate")
+    doctor.add_argument("output", help="as for annotate")
+    doctor.add_argument("--device", choices=jobs.DEVICES, default="auto",
+                        help="cuda: check the GPUs too (default: %(default)s)")  # fmt: skip
+    _storage_options(doctor)
     plan = verb("plan", "say what annotate would take: time, bytes, bottleneck", PLAN_EXAMPLES, _plan)
     plan.add_argument("places", nargs="+", metavar="PLACE", help="as of annotate: input, ..., output (default: none)")
     plan.add_argument("--sample", metavar="N", type=int, default=64, help="pictures to try (default: %(default)s)")
@@ -417,6 +432,19 @@ def _demo(chosen: argparse.Namespace) -> int:
     print(f"\n{demo.score(chosen.out)}")
     print(f"\nlook at {sheet(chosen.out, Path(chosen.out) / 'sheet.png')}")
     return 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    chosen.input = tuple(chosen.input)
+    given = {name: getattr(chosen, name) for name in Job.__dataclass_fields__ if hasattr(chosen, name)}
+    job = Job(**given)
+    from segface_batch import doctor
+
+    failed = 0
+    for check in doctor.doctor(job):
+        print(check, flush=True)
+        failed += check.state == doctor.FAILED
+    return 1 if failed else 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:

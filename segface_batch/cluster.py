@@ -62,6 +62,28 @@ def on_cluster() -> bool:
     return ray is not None and ray.is_initialized() and len(ray.nodes()) > 1
 
 
+def warning() -> str | None:
+    """What is wrong with the cluster named by RAY_ADDRESS, in one line.
+
+    A driver without a token can connect to such a cluster only that asks for none.
+    """
+    if not os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        return None
+    return (
+        "this Ray cluster asks for no token, so whoever reaches it can run code on it; start it with "
+        "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE on every node and for this command"
+    )
+
+
+def resources() -> dict[str, float]:
+    """Nodes, CPUs, GPUs and bytes of object store that Ray has now."""
+    import ray
+
+    total = ray.cluster_resources()
+    alive = sum(node["Alive"] for node in ray.nodes())
+    return {"nodes": alive, **{name: total.get(name, 0.0) for name in ("CPU", "GPU", "object_store_memory")}}
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Ray's errors carry the traceback of the worker as text, whose last line says what happened."""

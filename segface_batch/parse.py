@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from segface_batch import catalog, storage
+from segface_batch import catalog, metrics, storage
 from segface_batch.inputs.decode import DecodeError, decode, decode_reduced
 from segface_batch.inputs.faces import Detector, Faces
 from segface_batch.inputs.fetch import nest, unnest
@@ -43,6 +43,9 @@ REASONS = {"crashed": "it ends the process that reads or parses it, every time"}
 #: Faces of a picture that are framed before the network asks for them.  The others of a crowd are framed when it does:
 #: a frame of 512 x 512 takes 0.8 MB, and a crowd may have a thousand.
 FRAMED_AHEAD = 16
+
+#: The column of seconds by stage; those stages that are not the actor's, or did not run, are null.
+SECONDS = pa.struct([pa.field(stage, pa.float64()) for stage in metrics.STAGES])
 
 
 def error_rows(pictures: pa.Table, error: str, dataset: catalog.Dataset, carried: pa.Schema) -> pa.Table:
@@ -122,26 +125,33 @@ class ParseUnits:
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         """One row of fetch's -> the same with `rows` (records.staged_schema, a row per picture, in order) in place of
-        `pictures`.  What fails but a picture is told in `fatal`, because Ray drops what a worker raises."""
+        `pictures`, and the `seconds` of each stage.  What fails but a picture is told in `fatal`, because Ray drops
+        what a worker raises."""
         fatal = unit["fatal"][0].as_py()
         pictures = unnest(unit["pictures"])
         schema = records.staged_schema(self.dataset, _carried(pictures.schema))
         rows: list[dict[str, Any]] = []
+        seconds = metrics.Seconds()
         if fatal is None:
             try:
-                rows = self._rows(pictures.to_pylist())
+                with metrics.busy():
+                    rows = self._rows(pictures.to_pylist(), seconds)
             except Exception as error:
                 fatal = f"the parser failed: {type(error).__name__}: {error}".partition("\n")[0]
+        seconds.tell()
         nested = nest(
             pa.Table.from_pylist(rows, schema), pa.field("rows", pa.large_list(pa.struct(list(schema))), False)
         )
         others = unit.drop_columns(["pictures", "fatal"])
-        return others.append_column("rows", nested).append_column("fatal", pa.array([fatal], pa.string()))
+        told = {"rows": nested, "seconds": pa.array([seconds.spent], SECONDS), "fatal": pa.array([fatal], pa.string())}
+        for name, column in told.items():
+            others = others.append_column(name, column)
+        return others
 
-    def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
         rows: list[list[Future[dict[str, Any]]]] = []
         waiting: list[_Face] = []
-        for picture, prepared in zip(pictures, self._prepared(pictures), strict=True):
+        for picture, prepared in zip(pictures, self._prepared(pictures, seconds), strict=True):
             rows.append([Future() for _ in range(prepared.n_faces or 1)])
             if not prepared.n_faces:
                 rows[-1][0].set_result(_row(picture, prepared))
@@ -151,44 +161,48 @@ class ParseUnits:
                     continue
                 waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
                 if len(waiting) == self.parser.batch_size:
-                    self._parse(waiting)
+                    self._parse(waiting, seconds)
                     waiting = []
         if waiting:
-            self._parse(waiting)
+            self._parse(waiting, seconds)
         return [row.result() for faces in rows for row in faces]
 
-    def _prepared(self, pictures: list[dict[str, Any]]) -> Iterator[Prepared]:
+    def _prepared(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> Iterator[Prepared]:
         """Every picture decoded and framed, in order, some ahead of the network."""
         todo = iter(pictures)
-        futures = [self.decoders.submit(self._prepare, p) for p in islice(todo, self.ahead)]
+        futures = [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, self.ahead)]
         while futures:
             yield futures.pop(0).result()
-            futures += [self.decoders.submit(self._prepare, p) for p in islice(todo, 1)]
+            futures += [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, 1)]
 
-    def _prepare(self, picture: dict[str, Any]) -> Prepared:
+    def _prepare(self, picture: dict[str, Any], seconds: metrics.Seconds) -> Prepared:
         data, points = picture.pop("data"), picture["landmarks"]
         if picture["error"] is not None:
             return Prepared(error=picture["error"])
         checkpoint = self.parser.checkpoint
         try:
-            if self.fast:
-                image, width, height = decode_reduced(data, self.max_pixels, checkpoint.resolution)
-            else:
-                image = decode(data, self.max_pixels)
-                width, height = image.size
+            with seconds.of("decode"):
+                if self.fast:
+                    image, width, height = decode_reduced(data, self.max_pixels, checkpoint.resolution)
+                else:
+                    image = decode(data, self.max_pixels)
+                    width, height = image.size
         except DecodeError as error:
             return Prepared(error=str(error))
         try:
             landmarks = None if points is None else np.array(points, np.float32).reshape(-1, 2)
             if self.finds or (self.given and landmarks is not None and len(landmarks) == 2):
-                faces = self._faces(image, landmarks)
+                with seconds.of("detect"):
+                    faces = self._faces(image, landmarks)
                 found = frame_faces(image, checkpoint, faces)
-                ready = list(islice(found, FRAMED_AHEAD))
+                with seconds.of("decode"):
+                    ready = list(islice(found, FRAMED_AHEAD))
                 return Prepared(width, height, len(faces), chain(ready, found))
-            if self.fast:
-                framed = frame_whole(image, width, height, checkpoint, landmarks)
-            else:
-                framed = (frame_given if self.given else frame)(image, checkpoint, landmarks)
+            with seconds.of("decode"):
+                if self.fast:
+                    framed = frame_whole(image, width, height, checkpoint, landmarks)
+                else:
+                    framed = (frame_given if self.given else frame)(image, checkpoint, landmarks)
         except FramingError as error:
             return Prepared(width, height, error=str(error))
         return Prepared(width, height, 1, (framed,))
@@ -199,16 +213,19 @@ class ParseUnits:
             return self.detector.detect(image).largest(self.max_faces)
         return self.locator.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
 
-    def _parse(self, faces: Sequence[_Face]) -> None:
+    def _parse(self, faces: Sequence[_Face], seconds: metrics.Seconds) -> None:
         """Label the faces together, and have their rows encoded in the background."""
         frames = [face.framed for face in faces]
         fives = [framed.landmarks for framed in frames if framed.landmarks is not None]
-        labels = self.parser.labels(np.stack([f.pixels for f in frames]), np.stack(fives) if fives else None)
+        with seconds.of("parse"):
+            labels = self.parser.labels(np.stack([f.pixels for f in frames]), np.stack(fives) if fives else None)
         for face, mask in zip(faces, labels, strict=True):
-            names, number = self.dataset.class_names, face.number
-            face.rows[number] = self.encoders.submit(
-                ok_row, face.picture, face.prepared, face.framed, mask, names, number, self.mask_space
-            )
+            face.rows[face.number] = self.encoders.submit(self._encode, face, mask, seconds)
+
+    def _encode(self, face: _Face, mask: np.ndarray, seconds: metrics.Seconds) -> dict[str, Any]:
+        with seconds.of("encode"):
+            names = self.dataset.class_names
+            return ok_row(face.picture, face.prepared, face.framed, mask, names, face.number, self.mask_space)
 
 
 @dataclass(frozen=True)

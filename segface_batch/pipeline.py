@@ -19,14 +19,14 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from segface_batch import catalog, storage
-from segface_batch.chain import MAX_RETRIES, Chain, Staged, Work
-from segface_batch.cluster import on_cluster, ray_running
+from segface_batch.chain import MAX_RETRIES, Chain, Staged, Work, actors
+from segface_batch.cluster import on_cluster, ray_running, resources, warning
 from segface_batch.inputs import plan as planning, sources
 from segface_batch.inputs.known import Known
 from segface_batch.inputs.plan import Plan, Range
 from segface_batch.job import Job
 from segface_batch.model import engine as engines, weights
-from segface_batch.output import lease, parts, run as runs
+from segface_batch.output import events, lease, parts, run as runs
 from segface_batch.output.parts import Staging
 from segface_batch.output.run import Retry
 from segface_batch.parse import error_rows
@@ -104,12 +104,12 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     if todo or job.retry_errors or runs.unfinished_retry(out):
         with lease.held(out, job.takeover) as driver.lease, ExitStack() as stack:
             if todo:
-                driver.start_ray(stack)
+                driver.start_ray(stack, sum(map(len, todo.values())))
                 driver.finish(todo)
             if job.retry_errors and runs.unfinished_retry(out) is None:
                 runs.begin_retry(out, parts.error_pictures(out, plan.ranges))
             if (retry := runs.unfinished_retry(out)) is not None:
-                driver.start_ray(stack)
+                driver.start_ray(stack, sum(map(len, retry.pictures.values())))
                 driver.retry(retry)
     manifest = parts.finish(out, plan)
     status, errors = manifest["status"], manifest["errors"]
@@ -230,15 +230,26 @@ class _Driver:
     run: dict[str, Any]
     progress: Progress
     lease: lease.Lease | None = None
+    events: events.Events | None = None
     parsed: int = 0
     errors: int = 0
     left: int = 0
     seconds: float = 0.0
-    publishing: list[Any] = field(default_factory=list)
+    publishing: dict[Any, str] = field(default_factory=dict)
 
-    def start_ray(self, stack: ExitStack) -> None:
+    def start_ray(self, stack: ExitStack, units: int) -> None:
+        """Ray, and the record of what is done there, until the stack ends."""
+        if self.events is not None:
+            return
         self.progress.phase("starting Ray")
         stack.enter_context(ray_running())
+        if (words := warning()) is not None:
+            self.progress.note(f"warning: {words}")
+        job = self.chain.job
+        num_gpus, threads, (least, most) = actors(job, units)
+        about = {"units": units, "pictures": self.plan.pictures, "cluster": resources()}
+        about |= {"actors": [least, most], "threads": threads, "num_gpus": num_gpus}
+        self.events = stack.enter_context(events.told(self.chain.out, job, **about))
         self.progress.phase("loading the model")
 
     def finish(self, todo: dict[Range, list[int]]) -> None:
@@ -273,10 +284,12 @@ class _Driver:
             pass
         replace: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
         options = (self.chain.job.storage_options, self.chain.job.s3_client)
-        self.publishing += [
-            replace.remote(parts.republish, *options, out, ranges[index], self.run, retry.name, list(units))
+        self.publishing |= {
+            replace.remote(parts.republish, *options, out, ranges[index], self.run, retry.name, list(units)): ranges[
+                index
+            ].part
             for index, units in retry.pictures.items()
-        ]
+        }
         self._collect(wait=True)
         runs.end_retry(out, retry)
         staging.sweep()
@@ -315,7 +328,7 @@ class _Driver:
         for single in todo:
             if single.target not in back:
                 parts.stage(single.target, self._crashed(single))
-                self._tell(1, 1)
+                self._tell(1, 1, {})
         for work, pieces in singles.items():
             parts.join(work.target, [single.target for single in pieces])
 
@@ -328,10 +341,10 @@ class _Driver:
 
     def _told(self, staged: Iterable[Staged]) -> Iterator[Staged]:
         for one in staged:
-            self._tell(one.work.pictures, one.errors)
+            self._tell(one.work.pictures, one.errors, one.seconds)
             yield one
 
-    def _tell(self, pictures: int, errors: int) -> None:
+    def _tell(self, pictures: int, errors: int, seconds: dict[str, float]) -> None:
         self.parsed += pictures
         self.errors += errors
         done = self.plan.pictures - self.left + self.parsed
@@ -339,6 +352,8 @@ class _Driver:
         if self.lease is not None:
             self.lease.check()
             self.lease.tell(done, self.plan.pictures)
+        if self.events is not None:
+            self.events.unit(pictures, errors, seconds, done, self.plan.pictures)
         most = self.chain.job.max_errors
         if most is not None and self.errors > most:
             raise RuntimeError(
@@ -353,9 +368,10 @@ class _Driver:
 
         publish: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
         options = (self.chain.job.storage_options, self.chain.job.s3_client)
-        self.publishing += [
-            publish.remote(parts.publish, *options, self.chain.out, planned, self.run) for planned in ranges
-        ]
+        self.publishing |= {
+            publish.remote(parts.publish, *options, self.chain.out, planned, self.run): planned.part
+            for planned in ranges
+        }
 
     def _collect(self, *, wait: bool) -> None:
         """Raise what publishing raised; with `wait`, until nothing is being published."""
@@ -363,8 +379,11 @@ class _Driver:
 
         if self.publishing:
             timeout = None if wait else 0
-            done, self.publishing = ray.wait(self.publishing, num_returns=len(self.publishing), timeout=timeout)
+            done, _ = ray.wait([*self.publishing], num_returns=len(self.publishing), timeout=timeout)
             ray.get(done)
+            finished = sorted(self.publishing.pop(task) for task in done)
+            if finished and self.events is not None:
+                self.events.tell("published", parts=finished)
 
 
 def _configured(work: Any, storage_options: str | None, s3_client: str, *arguments: Any) -> None:

@@ -70,8 +70,8 @@ def workers(name: str) -> list[psutil.Process]:
     return [process for process, title in titles if name in title and title.startswith(("ray::Map", "ray::IDLE"))]
 
 
-def storage_options(endpoint: str, file: Path) -> Path:
-    """A file with the options for the tests' S3 server behind an endpoint, its administrator's secret in it."""
-    secret = {"key": "ci-admin", "secret": s3_server.secret_of("ci-admin"), "endpoint_url": endpoint}
+def storage_options(endpoint: str, file: Path, access_key: str = "ci-admin") -> Path:
+    """A file with the options for the tests' S3 server behind an endpoint, a user's secret in it."""
+    secret = {"key": access_key, "secret": s3_server.secret_of(access_key), "endpoint_url": endpoint}
     file.write_text(json.dumps(secret | {"client_kwargs": {"region_name": s3_server.REGION}}))
     return file

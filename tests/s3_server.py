@@ -34,6 +34,18 @@ RIGHTS = {
     "ci-reader": ["Read:inputs", "List:inputs"],
     "ci-writer": ["Read:inputs", "List:inputs", "Read:outputs", "Write:outputs", "List:outputs"],
 }
+#: All that a run from one bucket to a prefix of another needs; `ci-run` has all, `ci-no-NAME` all but one.
+RUN_RIGHTS = {
+    "list-inputs": "List:inputs",
+    "read-inputs": "Read:inputs",
+    "list-outputs": "List:outputs/runs*",
+    "read-outputs": "Read:outputs/runs*",
+    "write-outputs": "Write:outputs/runs*",
+}
+RIGHTS |= {"ci-run": [*RUN_RIGHTS.values()]}
+RIGHTS |= {
+    f"ci-no-{name}": [other for other in RUN_RIGHTS.values() if other != right] for name, right in RUN_RIGHTS.items()
+}
 ANONYMOUS_RIGHTS = ["Read:public", "List:public"]
 
 #: Each bucket takes a volume of its own: with 100 here the 100th bucket answers 500 InternalError.

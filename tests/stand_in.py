@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segface_batch import catalog
+from segface_batch import catalog, metrics
 from segface_batch.parse import ParseUnits, Prepared
 
 #: The side of a picture's first pixel, as a colour, tells the parsers below what to do with it.
@@ -18,6 +19,9 @@ DEADLY, DEADLY_ONCE, SLOW = (1, 1, 1), (2, 2, 2), (3, 3, 3)
 
 #: Where DEADLY_ONCE remembers that it has killed.
 MEMORY = "SEGFACE_STAND_IN_MEMORY"
+
+#: Where Counted writes.
+LOG = "SEGFACE_STAND_IN_LOG"
 
 
 class Network:
@@ -49,10 +53,27 @@ class Quick(ParseUnits):
         return Network(parser["checkpoint"])
 
 
+class CountedNetwork(ParseUnits):
+    """Says in the file $SEGFACE_STAND_IN_LOG who has parsed: host, node, unit, pictures and time, a unit a line."""
+
+    def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
+        import ray
+
+        rows = super()._rows(pictures, seconds)
+        node = ray.get_runtime_context().get_node_id()
+        with open(os.environ[LOG], "a") as file:
+            file.write(f"{socket.gethostname()} {node} {rows[0]['unit']} {len(pictures)} {time.time():.3f}\n")
+        return rows
+
+
+class Counted(Quick, CountedNetwork):
+    """The same without a network."""
+
+
 class Free(Quick):
     """Neither decodes nor encodes: one mask for all."""
 
-    def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
         from segface_batch.parse import ok_row
 
         if not hasattr(self, "row"):

@@ -6,10 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from segface_batch import cluster
 from tests import drivers, stand_in
 
 #: What Ray needs (three actors of its own, three processes started ahead), two parsers, and tasks side by side.
 WORKERS = 11
+
+
+def test_a_cluster_that_asks_for_no_token_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster.warning() is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert "asks for no token" in (cluster.warning() or "")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert cluster.warning() is None
 
 
 @pytest.mark.slow

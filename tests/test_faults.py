@@ -5,6 +5,7 @@ The seeds of what is random are printed; tests/fault_storm.py goes on for hundre
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -172,6 +173,12 @@ def test_too_many_errors_stop_a_run(tmp_path: Path) -> None:
     job = drivers.job(tmp_path / "in", tmp_path / "out", max_errors=3)
     with pytest.raises(RuntimeError, match="4 pictures have errors, more than --max-errors 3"):
         annotate(job)
+    (log,) = (tmp_path / "out" / "_segface" / "events").iterdir()
+    start, stop = map(json.loads, log.read_text().splitlines())
+    assert (start["event"], start["pictures"], start["cluster"]["nodes"]) == ("start", 20, 1)
+    assert (stop["event"], stop["errors"]) == ("stop", 4)
+    assert stop["reason"].startswith("RuntimeError: 4 pictures have errors, more than --max-errors 3")
+    assert {"fetch", "decode", "stage"} <= set(stop["seconds"])
 
 
 def ray_logs() -> str:

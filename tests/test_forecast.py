@@ -15,6 +15,7 @@ import pytest
 from segface_batch import annotate, forecast as forecasts, prices, storage
 from segface_batch.chain import gpu_threads
 from segface_batch.forecast import Forecast, forecast
+from segface_batch.metrics import Seconds
 from segface_batch.output import parts, run as runs
 from segface_batch.prices import Prices
 from segface_batch.trial import _union
@@ -25,7 +26,7 @@ from tests.stand_in import Quick
 class Broken(Quick):
     """Fails on every unit."""
 
-    def _rows(self, pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _rows(self, pictures: list[dict[str, Any]], seconds: Seconds) -> list[dict[str, Any]]:
         raise ZeroDivisionError("on purpose")
 
 

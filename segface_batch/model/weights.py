@@ -9,6 +9,7 @@ fails at once where the file is missing.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -46,7 +47,7 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 #: Version of the layout that `convert` writes.
 _FORMAT = "segface-batch 1"
 
-#: Seconds for the hub or another server to answer at all, before we say that it does not.
+#: Seconds for the hub to answer at all, before we say that it does not.
 _TIMEOUT = 5.0
 
 #: What fills weights with random numbers, in torch and in torch.nn.init.
@@ -349,15 +350,29 @@ def _from_url(url: str) -> Path:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        content = storage.read(url, deadline=storage.Deadline(_TIMEOUT))
-        with _appearing(target) as unfinished:
-            unfinished.write_bytes(content)
+        with _alone(target):
+            if target.is_file():
+                return target
+            content = storage.read(url)
+            with _appearing(target) as unfinished:
+                unfinished.write_bytes(content)
     except (OSError, ValueError, ImportError) as error:
         reason = f"{type(error).__name__}: {error}" if shown == url else type(error).__name__
         raise OSError(f"cannot read weights from {shown} ({reason}); give a file at hand with --weights FILE") from (
             error if shown == url else None
         )
     return target
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """One process of this machine at a time: of the actors that start together one fetches for all.
+
+    The kernel ends the lock with its process.
+    """
+    with open(target.with_name(f".{target.name}.lock"), "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import pyarrow as pa
 from segface_batch import catalog, storage
 from segface_batch.inputs import plan as planning
 from segface_batch.inputs.plan import Plan
+from segface_batch.inputs.redact import redacted
 from segface_batch.job import DETECTION, Job
 from segface_batch.output import records
 
@@ -121,7 +122,7 @@ def end_retry(out: str, retry: Retry) -> None:
 def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
     return {
-        "inputs": [storage.absolute(place) for place in job.inputs],
+        "inputs": [redacted(storage.absolute(place)) for place in job.inputs],
         "columns": list(job.columns),
         "image_column": job.image_column,
         "checkpoint": job.checkpoint,

@@ -12,6 +12,7 @@ from PIL import Image
 from segface_batch.catalog import find
 from segface_batch.inputs.decode import DecodeError, decode, decode_reduced
 from segface_batch.inputs.framing import frame, frame_whole
+from segface_batch.metrics import Seconds
 from tests.corpus import ENCODERS, encode, face, oriented, write_broken
 from tests.stand_in import Quick
 
@@ -95,7 +96,7 @@ def test_rows_of_the_parser_differ_in_the_masks_alone() -> None:
     jpeg = oriented(face(700, 500, random.Random(2)), "JPEG", 6)
     picture = {"image_id": "a.jpg", "uri": "a.jpg", "unit": 0, "seq": 0, "landmarks": None, "error": None}
     parsers = (Quick({"checkpoint": DEMO.name}, LIMIT, fast=fast) for fast in (False, True))
-    (exact,), (fast,) = (parser._rows([picture | {"data": jpeg}]) for parser in parsers)
+    (exact,), (fast,) = (parser._rows([picture | {"data": jpeg}], Seconds()) for parser in parsers)
     place = ["status", "width", "height", "box_left", "box_top", "box_right", "box_bottom"]
     assert [fast[name] for name in place] == ["ok", 700, 500, 0, 0, 700, 500] == [exact[name] for name in place]
     assert fast["transform"].tolist() == exact["transform"].tolist()

@@ -28,6 +28,7 @@ from segface_batch.catalog import PUBLISHED, find
 from segface_batch.model import weights
 from segface_batch.model.backbones import BACKBONES
 from segface_batch.model.segface import SegFace
+from segface_batch.storage import retry
 from tests import filled
 
 NAME = "mobilenet_celeba_512"
@@ -316,7 +317,12 @@ def test_a_path_without_a_file_is_refused(tmp_path: Path):
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(retry, "SECONDS", 1.0)
     return tmp_path / "cache"
+
+
+def kept(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.suffix != ".lock"]
 
 
 def test_a_url_is_fetched_once_into_the_cache(cache: Path):
@@ -327,14 +333,26 @@ def test_a_url_is_fetched_once_into_the_cache(cache: Path):
     assert path.read_bytes() == b"first"
     memory.pipe("/bucket/mine.pt", b"second")
     assert weights.locate(CHECKPOINT, url).read_bytes() == b"first"
-    assert list(cache.iterdir()) == [path]
+    assert kept(cache) == [path]
+
+
+def test_processes_that_start_together_fetch_once(tmp_path: Path):
+    with served(Slow) as address:
+        code = "import sys; from segface_batch import catalog; from segface_batch.model import weights\n"
+        code += f"print(weights.locate(catalog.find({NAME!r}), {address + '/model.pt'!r}).read_bytes())"
+        environment = {**os.environ, "SEGFACE_BATCH_CACHE": str(tmp_path)}
+        together = [
+            subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) for _ in range(3)
+        ]
+        assert [process.communicate(timeout=60)[0] for process in together] == [b"b'weights'\n"] * 3
+    assert Slow.asked == 1
 
 
 def test_a_url_without_a_file_leaves_nothing_in_the_cache(cache: Path):
     message = refusal(lambda: weights.locate(CHECKPOINT, "memory://bucket/none.pt"), OSError)
     assert message.startswith("cannot read weights from memory://bucket/none.pt (FileNotFoundError")
     assert message.endswith("; give a file at hand with --weights FILE")
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_a_secret_in_a_url_is_not_repeated(cache: Path):
@@ -362,6 +380,20 @@ class BreaksOff(Quiet):
     def do_GET(self) -> None:
         self.do_HEAD()
         self.wfile.write(b"a few bytes")
+
+
+class Slow(Quiet):
+    """Takes so long to answer that whoever asks at the same time asks meanwhile."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        Slow.asked += 1
+        time.sleep(3)
+        self.send_response(200)
+        self.send_header("Content-Length", "7")
+        self.end_headers()
+        self.wfile.write(b"weights")
 
 
 class Hub(Quiet):
@@ -406,7 +438,7 @@ def test_a_download_that_breaks_off_leaves_nothing_in_the_cache(cache: Path):
     with served(BreaksOff) as address:
         message = refusal(lambda: weights.locate(CHECKPOINT, f"{address}/model.pt"), OSError)
     assert message.startswith(f"cannot read weights from {address}/model.pt (OSError: [Errno 5] no answer but ")
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def locate_elsewhere(home: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,131 @@
+"""What a run did and when, for whoever looks from outside: JSON lines in `OUT/_segface/events/`.
+
+    start      settings, actors, the cluster's resources
+    progress   every minute, also of a run that stands still: pictures, errors, pictures/s, seconds by stage, and how
+               long ago the last unit was finished
+    published  parts that readers see since
+    end, stop  how it ended; nothing where the driver was killed
+
+An object has an hour of one run and is replaced as a whole.  No run reads them, and a run that has nothing to do
+writes none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from segface_batch import storage
+from segface_batch.inputs.redact import redacted, redacted_text
+from segface_batch.job import Job
+
+#: Seconds between two objects, and the lines after which a new one begins.
+INTERVAL, MOST_LINES = 60.0, 60
+
+
+class Events:
+    """The events of one run; told by the driver, written by a thread of its own."""
+
+    def __init__(self, out: str) -> None:
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        self.place = storage.join(out, "_segface", "events", f"{started}-{uuid.uuid4().hex[:8]}")
+        self.begin = self.last_unit = time.monotonic()
+        self.lines: list[str] = []
+        self.number = 0
+        self.units = self.pictures = self.errors = 0
+        self.seconds: dict[str, float] = {}
+        self.totals = (0, 0)
+        self.lock = threading.Lock()
+        self.ended = threading.Event()
+
+    def tell(self, event: str, **content: Any) -> None:
+        """Add a line, which is written within a minute."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self.lock:
+            self.lines.append(json.dumps({"time": now, "event": event, **content}))
+
+    def unit(self, pictures: int, errors: int, seconds: Mapping[str, float], done: int, total: int) -> None:
+        """A unit (or a picture alone) is staged; `done` of the plan's `total` pictures are."""
+        with self.lock:
+            self.last_unit = time.monotonic()
+            self.units += 1
+            self.pictures += pictures
+            self.errors += errors
+            self.totals = done, total
+            for stage, spent in seconds.items():
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def progress(self) -> dict[str, Any]:
+        """How far the run is."""
+        now = time.monotonic()
+        with self.lock:
+            done, total = self.totals
+            return {
+                "units": self.units, "pictures": self.pictures, "errors": self.errors, "done": done, "total": total,
+                "pictures_per_second": round(self.pictures / (now - self.begin), 2),
+                "seconds": {stage: round(spent, 2) for stage, spent in sorted(self.seconds.items())},
+                "last_unit_seconds_ago": round(now - self.last_unit, 1),
+            }  # fmt: skip
+
+    def write(self) -> None:
+        """Write what was told; what fails here, the run itself will meet."""
+        with self.lock:
+            lines = list(self.lines)
+        with contextlib.suppress(OSError):
+            storage.replace(f"{self.place}-{self.number:03d}.jsonl", "".join(f"{line}\n" for line in lines).encode())
+            if len(lines) >= MOST_LINES:
+                with self.lock:
+                    self.lines = self.lines[len(lines) :]
+                self.number += 1
+
+    def keep_writing(self) -> None:
+        """Progress, every INTERVAL, until the run ends."""
+        self.write()
+        while not self.ended.wait(INTERVAL):
+            self.tell("progress", **self.progress())
+            self.write()
+
+
+@contextmanager
+def told(out: str, job: Job, **about: Any) -> Iterator[Events]:
+    """The events of the run that the block is."""
+    events = Events(out)
+    events.tell("start", settings=_settings(job), **about)
+    writer = threading.Thread(target=events.keep_writing, name="events", daemon=True)
+    writer.start()
+    try:
+        yield events
+    except BaseException as stop:
+        reason = "interrupted" if isinstance(stop, KeyboardInterrupt) else f"{type(stop).__name__}: {stop}"
+        events.tell("stop", reason=redacted_text(reason), **events.progress())
+        raise
+    else:
+        events.tell("end", **events.progress())
+    finally:
+        events.ended.set()
+        # A store that does not answer must not keep a stopped run from ending.
+        last = threading.Thread(target=_last, args=(events, writer), daemon=True)
+        last.start()
+        last.join(1.0)
+
+
+def _last(events: Events, writer: threading.Thread) -> None:
+    writer.join()
+    events.write()
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """The job's settings without what signs a URL; of storage options the file alone."""
+    settings = dataclasses.asdict(job) | {"input": [redacted(place) for place in job.inputs]}
+    settings |= {"weights": job.weights and redacted(job.weights), "output": redacted(job.output)}
+    if job.storage_options is not None and job.storage_options.lstrip().startswith("{"):
+        settings["storage_options"] = "given on the command line"
+    return settings

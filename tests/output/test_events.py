@@ -1,0 +1,66 @@
+"""What a run leaves in its event log, also when it stands still or stops."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segface_batch.job import Job
+from segface_batch.output import events, run as runs
+
+SECRET = "hunter2"
+
+
+def job(**settings: Any) -> Job:
+    return Job(f"https://host/list.csv?X-Amz-Signature={SECRET}", "s3://bucket/out", **settings)
+
+
+def written(out: Path) -> list[list[dict[str, Any]]]:
+    """The lines of each object, in the order of names."""
+    places = sorted((out / "_segface" / "events").glob("*.jsonl"))
+    return [[json.loads(line) for line in place.read_text().splitlines()] for place in places]
+
+
+def test_a_run_that_stands_still_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "INTERVAL", 0.1)
+    with events.told(str(tmp_path), job(), units=2) as run:
+        run.unit(64, 3, {"fetch": 0.5, "parse": 2.0}, 64, 100)
+        run.unit(6, 0, {"parse": 1.0}, 70, 100)
+        time.sleep(0.7)
+        seen = written(tmp_path)[0]
+    assert seen[0]["event"] == "start"
+    assert seen[0]["units"] == 2
+    first, last = seen[1], seen[-1]
+    assert {name: first[name] for name in ("event", "units", "pictures", "errors", "done", "total", "seconds")} == {
+        "event": "progress", "units": 2, "pictures": 70, "errors": 3, "done": 70, "total": 100,
+        "seconds": {"fetch": 0.5, "parse": 3.0},
+    }  # fmt: skip
+    assert last["last_unit_seconds_ago"] > first["last_unit_seconds_ago"]
+    assert last["pictures_per_second"] < first["pictures_per_second"]
+    assert written(tmp_path)[0][-1]["event"] == "end"
+
+
+def test_an_object_holds_so_many_lines_and_another_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "INTERVAL", 0.05)
+    monkeypatch.setattr(events, "MOST_LINES", 4)
+    with events.told(str(tmp_path), job()):
+        time.sleep(0.6)
+    objects = written(tmp_path)
+    assert len(objects) > 1
+    assert [len(lines) for lines in objects[:-1]] == [4] * (len(objects) - 1)
+    lines = [line["event"] for lines in objects for line in lines]
+    assert lines == ["start", *["progress"] * (len(lines) - 2), "end"]
+
+
+def test_why_a_run_stopped_is_told_without_secrets(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), events.told(str(tmp_path), job(weights=f"https://host/w.pt?sig={SECRET}")):
+        raise RuntimeError(f"no answer from https://user:{SECRET}@host/w.pt")
+    ((start, stop),) = written(tmp_path)
+    assert start["settings"]["weights"] == "https://host/w.pt?sig=REDACTED"
+    assert start["settings"]["input"] == ["https://host/list.csv?X-Amz-Signature=REDACTED"]
+    assert (stop["event"], stop["reason"]) == ("stop", "RuntimeError: no answer from https://host/w.pt")
+    assert SECRET not in json.dumps([start, stop, runs._settings(job(), "0" * 64)])

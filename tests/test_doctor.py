@@ -1,0 +1,135 @@
+"""What `doctor` tells of a place where nothing is wrong and of ones where one thing is, and what a run says there."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from segface_batch import annotate, cli, doctor, storage
+from segface_batch.output.verify import verify
+from tests import drivers
+from tests.s3_server import RUN_RIGHTS, S3Server
+
+
+@pytest.fixture(scope="module")
+def source(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Pictures in the bucket that most may read."""
+    folder = tmp_path_factory.mktemp("doctor") / "in"
+    drivers.write_pictures(folder, 10)
+    for picture in sorted(folder.iterdir()):
+        s3_server.client().put_object(Bucket="inputs", Key=f"faces/{picture.name}", Body=picture.read_bytes())
+    s3_server.client().put_object(Bucket="outputs", Key="elsewhere", Body=b"")  # makes the bucket
+    return "s3://inputs/faces"
+
+
+@pytest.fixture
+def out() -> Iterator[str]:
+    yield f"s3://outputs/runs/{uuid.uuid4().hex[:8]}"
+    storage.configure(None)
+
+
+CHECKS = ["packages", "input: list", "input: read", "output: list", "output: write", "output: read"]
+CHECKS += ["output: create only", "output: remove", "clock", "disk for Ray"]
+
+
+def test_where_all_is_well_every_line_says_ok(
+    s3_server: S3Server, source: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", "ci-run")
+    assert cli.main(["doctor", source, out, "--storage-options", str(options)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(CHECKS)
+    assert [line[: 8 + len(name)] for line, name in zip(lines, CHECKS, strict=True)] == [f"ok      {n}" for n in CHECKS]
+    storage.configure(str(options))
+    assert list(storage.listing(out)) == []
+
+
+DENIED = "AccessDenied: 'OUT"
+
+#: The line of doctor for each missing right, and how a run ends.
+MISSING = {
+    "list-inputs": (
+        "FAILED  input: list: s3://inputs/faces: AccessDenied; allow s3:ListBucket below s3://inputs/faces",
+        "AccessDenied: 's3://inputs/faces'",
+    ),
+    "read-inputs": (
+        "FAILED  input: read: s3://inputs/faces/0000.png: AccessDenied; allow s3:GetObject below s3://inputs/faces",
+        "all 8 pictures of unit 0 are forbidden (first: s3://inputs/faces/0000.png: AccessDenied); mend the rights",
+    ),
+    "list-outputs": (
+        "FAILED  output: list: OUT/_segface: AccessDenied; allow s3:ListBucket below OUT",
+        "AccessDenied: 'OUT",
+    ),
+    "read-outputs": ("FAILED  output: read: SCRATCH: AccessDenied; allow s3:GetObject below OUT", "AccessDenied: 'OUT"),
+    "write-outputs": (
+        "FAILED  output: write: SCRATCH: AccessDenied; allow s3:PutObject below OUT",
+        "AccessDenied: 'OUT",
+    ),
+}
+
+
+@pytest.mark.parametrize("right", RUN_RIGHTS)
+def test_a_missing_right_is_one_line(
+    right: str, s3_server: S3Server, source: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    ray_session: None,
+) -> None:  # fmt: skip
+    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", f"ci-no-{right}")
+    assert cli.main(["doctor", source, out, "--storage-options", str(options)]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ok ")]
+    expected, ends = (words.replace("OUT", out) for words in MISSING[right])
+    beginning, scratch, end = expected.partition("SCRATCH")
+    assert line.startswith(beginning + (f"{out}/_segface/doctor-" if scratch else ""))
+    assert line.endswith(end)
+    with pytest.raises((PermissionError, RuntimeError), match=r"\A.+\Z") as stopped:
+        annotate(drivers.job(source, out, storage_options=str(options), part_rows=100))
+    assert ends in str(stopped.value)
+
+
+def test_a_reader_of_the_input_who_writes_the_prefix_of_the_output_may_run(
+    s3_server: S3Server, source: str, out: str, tmp_path: Path, ray_session: None
+) -> None:
+    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", "ci-run")
+    assert annotate(drivers.job(source, out, storage_options=str(options))).status == {"ok": 10}
+    assert verify(out).complete
+
+
+class WrongClock(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_response_only(403)
+        self.send_header("Date", "Sat, 01 Jan 2000 00:00:00 GMT")
+        self.end_headers()
+
+
+def test_a_clock_that_differs_from_the_stores_is_told(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), WrongClock) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ValueError, match=r"this machine's clock is \d+ s ahead of the store's"):
+            doctor._clock(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    said = doctor._disk(tmp_path / "not" / "yet")
+    assert said.endswith(f"GB free at {tmp_path}")
+    with pytest.raises(ValueError, match=r"only .* GB free"):
+        doctor._disk(tmp_path, most_full=0.0)
+
+
+def test_local_folders_are_left_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drivers.write_pictures(tmp_path / "in", 1)
+    assert cli.main(["doctor", str(tmp_path / "in"), str(tmp_path / "deep" / "out"), "--device", "cuda"]) in (0, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert os.listdir(tmp_path) == ["in"]
+    import torch
+
+    if not torch.cuda.is_available():
+        assert [line for line in lines if not line.startswith("ok ")] == [
+            f"FAILED  CUDA: torch {torch.__version__} finds no GPU; install NVIDIA's driver (in a container its "
+            "toolkit), or use --device cpu"
+        ]
