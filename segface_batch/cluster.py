@@ -29,8 +29,6 @@ def ray_running() -> Iterator[None]:
     if not os.environ.get("RAY_ADDRESS"):
         # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again (5 s).
         os.environ.setdefault("RAY_num_workers_soft_limit", "64")
-        # What every worker needs, imported while the driver still imports Ray Data itself.
-        os.environ.setdefault("RAY_preload_python_modules", "ray.data,segface_batch.chain")
         # One CPU more than there are cores, for the tasks that wait for storage.
         # "local": another Ray of this machine is nobody's business.
         local = {"address": "local", "num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
