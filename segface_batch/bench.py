@@ -25,6 +25,7 @@ from PIL import Image
 from segface_batch import catalog
 from segface_batch.demo import FACES
 from segface_batch.job import DEFAULT_MAX_PIXELS, Job
+from segface_batch.model import engine
 
 ROUNDS = 5
 
@@ -34,8 +35,13 @@ HOST_PICTURES, NETWORK_PICTURES = 24, 4
 #: Side of the pictures, and quality of their JPEG.
 SIDE, QUALITY = 1024, 90
 
-#: Ways of the network, each as arguments of FaceParser; the first is exact.
-MODES: dict[str, dict[str, Any]] = {"fp32": {}, "bf16": {"precision": "bf16"}}
+
+def modes() -> dict[str, dict[str, Any]]:
+    """Ways to run the network that are a gain on this machine, each as arguments of FaceParser; the first is torch's,
+    in float32."""
+    on = ["torch"] if engine.has_gpu() or not engine.has_openvino() else ["torch", "openvino"]
+    precisions = ["fp32", "bf16"] if engine.has_gpu() or engine.cpu_has_bf16() else ["fp32"]
+    return {f"{name} {p}": {"engine": name, "precision": p} for p in precisions for name in on}
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,14 @@ def host(checkpoint: str, rounds: int = ROUNDS) -> list[Row]:
 
 
 def network(checkpoint: str, weights: str | None = None, rounds: int = ROUNDS) -> list[Row]:
-    """The network in each of MODES, with all threads of the machine (or its GPU), one batch after another."""
+    """The network in each of its `modes`, with all threads of the machine (or its GPU), one batch after another."""
     import numpy as np
 
     from segface_batch.model.parser import FaceParser
 
     ways: dict[str, Callable[[], Any]] = {}
     count = NETWORK_PICTURES
-    for name, arguments in MODES.items():
+    for name, arguments in modes().items():
         parser = FaceParser(checkpoint, weights=weights, **arguments)
         count = max(NETWORK_PICTURES, parser.batch_size)
         side = parser.checkpoint.resolution
@@ -105,6 +111,21 @@ def network(checkpoint: str, weights: str | None = None, rounds: int = ROUNDS) -
         ways[name] = lambda parser=parser, batch=batch: parser.labels(batch)
 
     return _rows("network", _medians(ways, count, rounds))
+
+
+def quality(checkpoint: str, weights: str | None = None) -> Iterator[str]:
+    """How far the other ways are from torch in float32, as lines of Markdown: of demo-synthetic the mean F1, of other
+    checkpoints the pixels of the embedded faces that get the same class."""
+    import numpy as np
+
+    from segface_batch.model import quality as measured
+
+    ways = [measured.Mode(**arguments) for arguments in modes().values()][1:]
+    if checkpoint == catalog.DEMO_CHECKPOINT:
+        return measured.table(measured.scores(ways))
+    side = catalog.find(checkpoint).resolution
+    pixels = [np.asarray(Image.open(BytesIO(data)).resize((side, side))) for data in faces()[:NETWORK_PICTURES]]
+    return measured.table(measured.agreements(checkpoint, weights, np.stack(pixels), modes=ways))
 
 
 def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
@@ -200,10 +221,10 @@ def _bare(paths: Sequence[Path], arguments: dict[str, Any], barrier: Any, second
 
 
 def bottleneck(rows: Sequence[Row]) -> str:
-    """Which of host and network takes the longer for a picture, on all cores of the machine, in a sentence."""
-    seconds = {row.section: row.seconds for row in rows if row.name in ("all", next(iter(MODES)))}
+    """Which of host and network (in float32) takes the longer for a picture, on all cores, in a sentence."""
     cores = len(os.sched_getaffinity(0))
-    host, network = seconds["host"] / cores, seconds["network"]
+    host = sum(row.seconds for row in rows if (row.section, row.name) == ("host", "all")) / cores
+    network = min(row.seconds for row in rows if row.section == "network" and row.name.endswith("fp32"))
     slow = "the network" if network > host else "the host"
     return f"{slow}: {1000 * network:.1f} ms per picture in the network, {1000 * host:.1f} beside it on {cores} cores"
 

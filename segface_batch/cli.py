@@ -69,6 +69,7 @@ BENCH_EXAMPLES = """\
 examples:
   segface-batch bench
   segface-batch bench --checkpoint mobilenet_celeba_512 --weights model_299.pt
+  segface-batch bench --quality
 
 Only the ratios mean something on another machine, and only on one that does nothing else meanwhile.
 """
@@ -202,6 +203,8 @@ def command_line() -> Parser:
     bench.add_argument("--weights", metavar="FILE", help="its weights, a path or URL (default: the published file)")
     bench.add_argument("--pictures", metavar="N", type=int, default=200,
                        help="pictures of the pipeline's part (default: %(default)s)")  # fmt: skip
+    bench.add_argument("--quality", action="store_true",
+                       help="instead, how far the masks of each way are from torch's in float32")  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print JSON")
     verify = verb("verify", "check that every picture is in an output exactly once", VERIFY_EXAMPLES, _verify)
     verify.add_argument("out", help="folder or URL of the output")
@@ -386,6 +389,9 @@ def _bench(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--pictures {chosen.pictures}: give at least 16")
     from segface_batch import bench
 
+    if chosen.quality:
+        print("\n".join(bench.quality(chosen.checkpoint, chosen.weights)))
+        return 0
     rows = bench.host(chosen.checkpoint) + bench.network(chosen.checkpoint, chosen.weights)
     with bench.corpus(chosen.pictures) as folder:
         job = Job(str(folder / "in"), str(folder / "out"), checkpoint=chosen.checkpoint, weights=chosen.weights)

@@ -24,7 +24,7 @@ from segface_batch.inputs import plan as planning
 from segface_batch.inputs.plan import MIN_UNIT
 from segface_batch.job import Job
 from segface_batch.output import parts, records, run as runs
-from segface_batch.pipeline import Progress, Silence, listed, weights_of
+from segface_batch.pipeline import Progress, Silence, listed, weights_of, with_engine
 from segface_batch.prices import Prices
 from segface_batch.progress import duration
 from segface_batch.trial import STEPS, Measured, Trial
@@ -128,7 +128,9 @@ def forecast(
     out = storage.absolute(job.output)
     sha256 = weights_of(job, progress)
     started = time.monotonic()
-    work = _work(job, out, sha256, progress)
+    run = runs.read(out)
+    job = with_engine(job, run, progress)
+    work = _planned(job, out, run, sha256) if run else _listed(job, progress)
     listing_seconds = time.monotonic() - started
     if not work.units:
         return None
@@ -138,11 +140,6 @@ def forecast(
         progress.phase("loading the model")
         tried = _try(job, Chain(job, out, sha256), work, sample, progress, started)
     return _follows(job, work, tried, listing_seconds, prices)
-
-
-def _work(job: Job, out: str, sha256: str, progress: Progress) -> _Work:
-    run = runs.read(out)
-    return _planned(job, out, run, sha256) if run else _listed(job, progress)
 
 
 def _listed(job: Job, progress: Progress) -> _Work:

@@ -88,7 +88,7 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     out = storage.absolute(job.output)
     sha256 = weights_of(job, progress)
     run = runs.read(out)
-    job = _with_engine(job, run, progress)
+    job = with_engine(job, run, progress)
     if run is None:
         _check_is_empty(out)
         name, carried = _plan(job, out, progress)
@@ -131,7 +131,7 @@ def weights_of(job: Job, progress: Progress) -> str:
     return sha256
 
 
-def _with_engine(job: Job, run: dict[str, Any] | None, progress: Progress) -> Job:
+def with_engine(job: Job, run: dict[str, Any] | None, progress: Progress) -> Job:
     """The job with the engine that the run has, or with the one that is best here; the results' last bits depend on it,
     and on whether the network is compiled."""
     if run is not None:

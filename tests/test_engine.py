@@ -35,8 +35,8 @@ def job(tmp_path: Path, **settings: object) -> Job:
 
 
 def test_left_to_us_it_is_openvino_on_a_cpu_and_torch_on_a_gpu(tmp_path: Path, notes: Notes) -> None:
-    assert pipeline._with_engine(job(tmp_path, device="cpu"), None, notes).engine == "openvino"
-    assert pipeline._with_engine(job(tmp_path, device="cuda"), None, notes).engine == "torch"
+    assert pipeline.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "openvino"
+    assert pipeline.with_engine(job(tmp_path, device="cuda"), None, notes).engine == "torch"
     assert notes.lines == [
         "the network is run by openvino, fp32; --engine chooses another",
         "the network is run by torch, fp32; --engine chooses another",
@@ -46,18 +46,18 @@ def test_left_to_us_it_is_openvino_on_a_cpu_and_torch_on_a_gpu(tmp_path: Path, n
 def test_of_a_cluster_and_for_a_compiled_network_it_is_torch(
     tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pipeline._with_engine(job(tmp_path, device="cpu", compile=True), None, notes).engine == "torch"
+    assert pipeline.with_engine(job(tmp_path, device="cpu", compile=True), None, notes).engine == "torch"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert pipeline._with_engine(job(tmp_path, device="cpu"), None, notes).engine == "torch"
-    assert pipeline._with_engine(job(tmp_path, engine="openvino"), None, notes).engine == "openvino"
+    assert pipeline.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "torch"
+    assert pipeline.with_engine(job(tmp_path, engine="openvino"), None, notes).engine == "openvino"
 
 
 def test_a_resume_takes_what_the_run_has(tmp_path: Path, notes: Notes) -> None:
     run = {"settings": {"engine": "torch", "compile": False}}
-    again = pipeline._with_engine(job(tmp_path, device="cpu", compile=True), run, notes)
+    again = pipeline.with_engine(job(tmp_path, device="cpu", compile=True), run, notes)
     assert (again.engine, again.compile) == ("torch", False)
     # What is asked for stays, to be refused where it differs.
-    assert pipeline._with_engine(job(tmp_path, engine="openvino"), run, notes).engine == "openvino"
+    assert pipeline.with_engine(job(tmp_path, engine="openvino"), run, notes).engine == "openvino"
     assert notes.lines == []
 
 
@@ -73,6 +73,7 @@ def test_a_short_job_is_not_compiled_and_says_so(tmp_path: Path, notes: Notes, m
     assert notes.lines[-1] == "the network is not compiled: it needs a C++ compiler, g++ or clang++"
 
 
+@pytest.mark.slow
 def test_timm_comes_without_torchs_compiler_which_still_works() -> None:
     code = (
         "import sys, segface_batch.model.backbones, segface_batch.model.mtcnn\n"

@@ -61,7 +61,7 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
             "image_id": names[seq], "uri": str(PORTRAITS / names[seq]), "unit": 0, "seq": seq, "face": 0, "n_faces": 1,
             "status": "ok", "error": None, "width": width, "height": height,
             "box_left": 0.0, "box_top": 0.0, "box_right": width, "box_bottom": height, "score": None,
-            "points": None, "transform": [width / 512, 0.0, 0.0, 0.0, height / 512, 0.0],
+            "points": None, "transform": [width / 512, 0.0, 0.0, 0.0, height / 512, 0.0], "mask_pixels": 512**2,
             **{f"px_{name}": count for name, count in zip(CLASSES, counts, strict=True)},
             **{f"frac_{name}": np.float32(count / 512**2) for name, count in zip(CLASSES, counts, strict=True)},
         }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segface_batch import FaceParser
-from segface_batch.catalog import PUBLISHED, find
+from segface_batch.catalog import find
 from segface_batch.model import engine, warp, weights
 from segface_batch.model.inference import Inference
 from segface_batch.model.segface import normalised
@@ -59,7 +59,7 @@ def check(mask: np.ndarray, theirs: Golden) -> None:
     assert wrong.mean() <= 1e-3
 
 
-@of(tuple(PUBLISHED))
+@of(KINDS)
 def test_folded_weights_give_the_official_logits_and_masks(published: tuple[str, Path]) -> None:
     name, path = published
     theirs = golden(name)
