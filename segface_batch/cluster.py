@@ -20,6 +20,10 @@ def ray_running() -> Iterator[None]:
     # Under `uv run` Ray would repeat that command in every worker.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray
+    from ray._private import ray_constants
+
+    if os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0":  # read when ray is imported, as somebody may have done before
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
     if ray.is_initialized():
         with _one_line_errors():
