@@ -22,7 +22,8 @@ def ray_running() -> Iterator[None]:
     import ray
     from ray._private import ray_constants
 
-    if os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0":  # read when ray is imported, as somebody may have done before
+    # Ray reads that when it is imported, as somebody may have done before.
+    if os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0":
         ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
 
     if ray.is_initialized():
