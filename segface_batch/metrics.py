@@ -24,7 +24,7 @@ COUNTERS = {
     "segface_stage_seconds_total": ("seconds spent in a stage, summed over threads", ("stage",)),
 }
 
-_BUSY = "segface_actors_busy"
+BUSY = "segface_actors_busy"
 
 _calls = 0
 _lock = threading.Lock()
@@ -93,4 +93,4 @@ def _counter(name: str) -> Any:
 def _gauge() -> Any:
     from ray.util.metrics import Gauge
 
-    return Gauge(_BUSY, "parser actors that have a unit")
+    return Gauge(BUSY, "parser actors that have a unit")

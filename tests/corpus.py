@@ -44,7 +44,7 @@ FOLDERS = (
 PREFIXES = ("", "face ", "#", "é", "%41", "o'")
 
 #: Orientation -> how an upright picture is stored under it (6 and 8 undo each other, the others themselves).
-_STORED = {
+STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -66,7 +66,7 @@ def oriented(image: Image.Image, kind: str, orientation: int, **options: Any) ->
     """A file that shows the upright `image` once its EXIF orientation, 1 to 8, is applied."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    stored = image.transpose(_STORED[orientation]) if orientation in _STORED else image
+    stored = image.transpose(STORED[orientation]) if orientation in STORED else image
     return encode(stored, kind, exif=exif.tobytes(), **options)
 
 

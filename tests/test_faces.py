@@ -16,21 +16,10 @@ from segface_batch.curate.evaluate import evaluate
 from segface_batch.curate.show import show
 from segface_batch.output import masks
 from segface_batch.output.verify import verify
-from tests import drivers
+from tests import corpus, drivers
 from tests.model.test_mtcnn import group_picture
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-#: Orientation tags, and how a picture has to be stored so that it is upright again.
-ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +33,7 @@ def out(group: tuple[Image.Image, list[np.ndarray]], tmp_path_factory: pytest.Te
     scene, _ = group
     (folder / "in").mkdir()
     scene.save(folder / "in" / "a-group.png")
-    for orientation, turn in ORIENTATIONS.items():
+    for orientation, turn in corpus.STORED.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
         scene.transpose(turn).save(folder / "in" / f"b-{orientation}.png", exif=exif)
@@ -80,7 +69,7 @@ def test_every_face_has_a_row_with_its_place(out: Path, group: tuple[Image.Image
         assert 0.9 < row["score"] <= 1
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("orientation", corpus.STORED)
 def test_a_picture_stored_otherwise_has_the_rows_of_the_upright_one(out: Path, orientation: int) -> None:
     upright, sideways = rows(out, "a-group.png"), rows(out, f"b-{orientation}.png")
     differing = {"image_id", "uri", "unit", "seq"}

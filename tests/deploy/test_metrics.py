@@ -9,16 +9,11 @@ from typing import Any
 import promql_parser
 import pytest
 
+from segface_batch import metrics
 from tests.deploy.files import OVERLAYS, rendered, templates, text, yaml_of
 
 #: Of this project, as Ray's agents export them, with their labels.
-OWN = {
-    "ray_segface_pictures_total": {"status", "error"},
-    "ray_segface_faces_total": set(),
-    "ray_segface_bytes_total": set(),
-    "ray_segface_stage_seconds_total": {"stage"},
-    "ray_segface_actors_busy": set(),
-}
+OWN = {f"ray_{name}": set(tags) for name, (_, tags) in metrics.COUNTERS.items()} | {f"ray_{metrics.BUSY}": set()}
 
 #: Of Ray itself.
 RAYS = {
