@@ -129,11 +129,11 @@ def test_a_price_is_of_all_that_is_used() -> None:
 @pytest.mark.slow
 def test_the_command_prints_a_table_or_json(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path):
     drivers.write_pictures(tmp_path / "in", 16)
-    words = ["plan", "in", "--checkpoint", drivers.CHECKPOINT, "--sample", "8"]
-    done = command(*words, "--json")
+    words = ["--checkpoint", drivers.CHECKPOINT, "--sample", "8"]
+    done = command("plan", "in", *words, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["planned"] == 16
-    done = command(*words, "out")
+    done = command("plan", "in", "out", *words)
     assert done.returncode == 0, done.stderr
     assert "<- the bottleneck" in done.stdout
     assert not (tmp_path / "out").exists()
