@@ -14,7 +14,7 @@ import pytest
 from tests import drivers, hosts as on_hosts, s3_server, stand_in
 from tests.hosts import Hosts
 
-pytestmark = pytest.mark.hosts
+pytestmark = pytest.mark.long
 
 PICTURES = 160
 

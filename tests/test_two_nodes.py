@@ -36,7 +36,7 @@ def scraped(url: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_on_two_nodes_outlives_one(tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     drivers.write_pictures(tmp_path / "in", marks=dict.fromkeys(range(drivers.PICTURES), stand_in.SLOW))

@@ -60,7 +60,7 @@ def test_the_readme_names_every_file() -> None:
             assert path.relative_to(DEPLOY).as_posix() in text("README.md"), path
 
 
-@pytest.mark.hosts
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs namespaces: root and iproute2")
 def test_the_batch_job_runs_on_one_node() -> None:
     # Not below /tmp: the job has its own.

@@ -126,7 +126,7 @@ def test_a_condition_on_the_prefix_hides_which_objects_are_missing() -> None:
     assert not Policy(DOCUMENT | {"Statement": [listing]}).allows("s3:ListBucket", bucket, None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_a_whole_run_passes_with_these_rights(store: S3Server, tmp_path: Path) -> None:
     drivers.write_pictures(tmp_path / "in")

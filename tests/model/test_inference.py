@@ -39,8 +39,8 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def of(names: tuple[str, ...]) -> pytest.MarkDecorator:
-    """The checkpoints as parameter; all but the cheap ones are slow."""
-    marked = [pytest.param(name, marks=() if name in CHEAP else pytest.mark.slow) for name in names]
+    """The checkpoints as parameter; all but the cheap ones are long."""
+    marked = [pytest.param(name, marks=() if name in CHEAP else pytest.mark.long) for name in names]
     return pytest.mark.parametrize("published", marked, indirect=True)
 
 
