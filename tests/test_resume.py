@@ -45,8 +45,8 @@ def whole(pictures: Path, weights: Path, ray_session: None, tmp_path_factory: py
     ("number", "code"),
     [
         pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),
     ],
 )
 def test_a_stopped_run_is_finished_by_the_same_command(

@@ -101,7 +101,7 @@ def test_the_published_graph_gives_the_recorded_logits(published: tuple[str, Pat
     check(graph.classes(*inputs).to(torch.uint8).numpy(), theirs)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(engine.no_compiler() is not None, reason="no compiler here")
 @pytest.mark.parametrize("published", ["mobilenet_celeba_512"], indirect=True)
 def test_a_compiled_network_gives_the_official_masks(published: tuple[str, Path]) -> None:
