@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 #: CPUs that others have left; each actor leaves a crumb of its own, so that these tasks always find one.
 FETCH_CPUS, STAGE_CPUS, CRUMB = 0.0002, 0.0001, 0.001
 
-#: Units that a node fetches at once: a task fetches some 100 pictures/s, faster than a node's CPUs parse them.
-FETCHES = 2
-
 #: CPU threads of an actor on a CPU, where actors side by side beat threads inside one (README, "Speed").
 CPU_THREADS = 1
 
@@ -49,8 +46,9 @@ GPU_CPUS, MOST_GPU_THREADS = 0.75, 16
 #: Where no node with a GPU is there yet.
 GPU_THREADS = 4
 
-#: Units that are fetched at the same time for each actor; a GPU takes hundreds of pictures a second, a GET 20-50 ms.
-CPU_FETCHES, GPU_FETCHES = 2, 4
+#: Units that are fetched at the same time: for a node without GPUs, whose CPUs parse fewer than the some 100 pictures/s
+#: that a task fetches; and for each actor with a GPU, which takes hundreds, while a GET takes 20-50 ms.
+NODE_FETCHES, GPU_FETCHES = 2, 4
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
@@ -126,9 +124,6 @@ class Chain:
         import ray.data
 
         num_gpus, threads, (least, most) = actors(self.job, len(works))
-        fetching = fetches(num_gpus) * most
-        if not num_gpus:
-            fetching = min(fetching, FETCHES * sum(node["Alive"] for node in ray.nodes()))
         table: dict[str, Any] = {
             "range": pa.array([work.planned.index for work in works], pa.int32()),
             "file": [work.planned.file for work in works],
@@ -158,7 +153,7 @@ class Chain:
                 units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
                 .map_batches(
                     read,
-                    compute=ray.data.TaskPoolStrategy(size=min(fetching, len(works))),
+                    compute=ray.data.TaskPoolStrategy(size=min(fetches(num_gpus, most), len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
@@ -283,9 +278,11 @@ def gpu_threads(cpus: float, gpus: float, num_gpus: float) -> int:
     return max(1, min(MOST_GPU_THREADS, int(GPU_CPUS * cpus * num_gpus / gpus)))
 
 
-def fetches(num_gpus: float) -> int:
-    """Units that are fetched at the same time for each actor."""
-    return GPU_FETCHES if num_gpus else CPU_FETCHES
+def fetches(num_gpus: float, most: int) -> int:
+    """Units that are fetched at the same time for `most` actors."""
+    import ray
+
+    return GPU_FETCHES * most if num_gpus else NODE_FETCHES * sum(node["Alive"] for node in ray.nodes())
 
 
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:

@@ -35,7 +35,7 @@ LISTING_SECONDS = 60.0
 #: Units kept while listing, of which the trial takes what it needs.
 KEPT = 256
 
-#: Of the trial's rate, what Ray Data leaves of it in a job (pipelines/measure_overhead.py).
+#: Of the trial's rate, what Ray Data leaves of it in a job: a guess until pipelines/measure_overhead.py has told.
 RAY_SHARE = 0.95
 
 #: Batch sizes that are tried where the job does not name one.
@@ -181,6 +181,7 @@ class _Tried:
     threads: int
     actors: int
     side_by_side: int
+    fetches: int  # of each actor, at the same time
     batch_size: int
     batches: dict[int, float]
     start_seconds: float
@@ -202,11 +203,9 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         "s3_client": job.s3_client,
         "allow_unreadable": job.allow_unreadable,
     }
+    fetched = max(1, fetches(num_gpus, most) // most)
     actor: Any = ray.remote(num_cpus=threads, num_gpus=num_gpus)(Trial)
-    trials = [
-        actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching, fetches(num_gpus))
-        for _ in range(count)
-    ]
+    trials = [actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching, fetched) for _ in range(count)]
     try:
         batch_size = ray.get([trial.batch_size.remote() for trial in trials])[0]
         start_seconds = time.monotonic() - started
@@ -243,6 +242,7 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         threads=threads,
         actors=most,
         side_by_side=count,
+        fetches=fetched,
         batch_size=batch_size,
         batches=batches,
         start_seconds=start_seconds,
@@ -261,7 +261,7 @@ def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, price
     measured = tried.measured
     pictures = sum(sum(one.pictures) for one in measured)
     seconds = statistics.mean(one.seconds for one in measured)
-    servers = {"fetch": fetches(tried.num_gpus), "decode": tried.threads, "encode": tried.threads}
+    servers = {"fetch": tried.fetches, "decode": tried.threads, "encode": tried.threads}
     steps = {}
     for step in STEPS:
         worked = sum(one.work[step] for one in measured)

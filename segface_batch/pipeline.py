@@ -136,8 +136,8 @@ def with_engine(job: Job, run: dict[str, Any] | None, progress: Progress) -> Job
     and on whether the network is compiled."""
     if run is not None:
         settings = run["settings"]
-        engine = settings.get("engine") if job.engine == "auto" else job.engine
-        return replace(job, engine=engine, compile=job.compile and settings.get("compile"))
+        engine = settings.get("engine", "auto") if job.engine == "auto" else job.engine
+        return replace(job, engine=engine, compile=job.compile and settings.get("compile", False))
     if job.engine != "auto":
         return job
     # Of the machines of a cluster, and of a parser that somebody else wrote, we know nothing.

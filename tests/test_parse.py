@@ -210,7 +210,12 @@ def test_a_crowd_is_framed_when_the_network_asks_for_it(tmp_path: Path, monkeypa
     parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**7, detector=detector)
     at_once = rows(tmp_path, [{"uri": "group.png"}], parser)
     monkeypatch.setattr(parse, "FRAMED_AHEAD", 2)
+    framed, then = [], []
+    monkeypatch.setattr(parse, "frame_faces", lambda *given: (framed.append(1) or face for face in frame_faces(*given)))
+    labels = parser.parser.labels
+    monkeypatch.setattr(parser.parser, "labels", lambda *given: then.append(len(framed)) or labels(*given))
     assert rows(tmp_path, [{"uri": "group.png"}], parser) == at_once
+    assert then[:2] == [parser.parser.batch_size, 2 * parser.parser.batch_size]
     assert len(at_once) >= len(truth) - 2
     (few,) = {row["n_faces"] for row in at_once}
     assert few == len(at_once)
