@@ -9,6 +9,7 @@ end the run; what Ray itself drops (`max_errored_blocks`) are units whose worker
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import warnings
@@ -107,6 +108,14 @@ class Chain:
         """
         if not works:
             return
+        try:
+            yield from self._run(works, alone=alone, may_lose=may_lose, again=again)
+        finally:
+            # Ray Data keeps an actor until nobody refers to it, and leaves cycles that do.  One that died when its pass
+            # was over is started again, and would keep the CPUs that the next pass, or publishing, waits for.
+            gc.collect()
+
+    def _run(self, works: Sequence[Work], *, alone: bool, may_lose: int, again: bool) -> Iterator[Staged]:
         by_target = {work.target: work for work in works}
         staging = partial(stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
         with _retries_as_arguments():

@@ -31,8 +31,8 @@ from segface_batch.output.parts import Staging
 from segface_batch.output.run import Retry
 from segface_batch.parse import error_rows
 
-#: Logical CPUs of a task that publishes.
-PUBLISH_CPUS = 0.25
+#: Logical CPUs of a task that publishes, which finds them wherever actors are (chain.CRUMB), and such tasks for a node.
+PUBLISH_CPUS, NODE_PUBLISHES = 0.0001, 2
 
 #: Compiling takes an actor a minute or more of CPU time and saves it some 0.1 s per picture.
 COMPILE_FROM = 2_000
@@ -236,6 +236,7 @@ class _Driver:
     left: int = 0
     seconds: float = 0.0
     publishing: dict[Any, str] = field(default_factory=dict)
+    most_publishing: int = NODE_PUBLISHES
 
     def start_ray(self, stack: ExitStack, units: int) -> None:
         """Ray, and the record of what is done there, until the stack ends."""
@@ -247,7 +248,9 @@ class _Driver:
             self.progress.note(f"warning: {words}")
         job = self.chain.job
         num_gpus, threads, (least, most) = actors(job, units)
-        about = {"units": units, "pictures": self.plan.pictures, "cluster": resources()}
+        cluster = resources()
+        self.most_publishing = NODE_PUBLISHES * int(cluster["nodes"])
+        about = {"units": units, "pictures": self.plan.pictures, "cluster": cluster}
         about |= {"actors": [least, most], "threads": threads, "num_gpus": num_gpus}
         self.events = stack.enter_context(events.told(self.chain.out, job, **about))
         self.progress.phase("loading the model")
@@ -258,18 +261,18 @@ class _Driver:
         works = [Work(planned, unit, staging.unit(planned, unit)) for planned, units in todo.items() for unit in units]
         self.left += sum(work.pictures for work in works)
         waiting = {planned: len(units) for planned, units in todo.items()}
-        self._publish([planned for planned, count in waiting.items() if count == 0])
+        for planned, count in waiting.items():
+            if count == 0:
+                self._publish(planned)
         for work in self._stage(works, staging):
             waiting[work.planned] -= 1
             if waiting[work.planned] == 0:
-                self._publish([work.planned])
-        self._collect(wait=True)
+                self._publish(work.planned)
+        self._collect(left=0)
         self.seconds += time.monotonic() - started
 
     def retry(self, retry: Retry) -> None:
         """Parse pictures that had errors once more, and replace their rows."""
-        import ray
-
         started, out = time.monotonic(), self.chain.out
         staging, staged = Staging(out, retry.name), Staging(out, retry.name).names()
         ranges = {planned.index: planned for planned in self.plan.ranges}
@@ -282,15 +285,9 @@ class _Driver:
         self.left += sum(work.pictures for work in todo)
         for _ in self._stage(todo, staging, again=True):
             pass
-        replace: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
-        options = (self.chain.job.storage_options, self.chain.job.s3_client)
-        self.publishing |= {
-            replace.remote(parts.republish, *options, out, ranges[index], self.run, retry.name, list(units)): ranges[
-                index
-            ].part
-            for index, units in retry.pictures.items()
-        }
-        self._collect(wait=True)
+        for index, units in retry.pictures.items():
+            self._publish(ranges[index], parts.republish, retry.name, list(units))
+        self._collect(left=0)
         runs.end_retry(out, retry)
         staging.sweep()
         self.seconds += time.monotonic() - started
@@ -361,29 +358,31 @@ class _Driver:
                 f"segface-batch query '{self.chain.job.output}' \"select error, count(*) from stats group by error\" "
                 "counts those in finished parts)"
             )
-        self._collect(wait=False)
+        self._collect()
 
-    def _publish(self, ranges: Iterable[Range]) -> None:
+    def _publish(self, planned: Range, write: Any = parts.publish, *arguments: Any) -> None:
+        """Have a worker write a part, as soon as few enough are being written."""
         import ray
 
-        publish: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
+        self._collect(left=self.most_publishing - 1)
+        task: Any = ray.remote(num_cpus=PUBLISH_CPUS, max_retries=MAX_RETRIES)(_configured)
         options = (self.chain.job.storage_options, self.chain.job.s3_client)
-        self.publishing |= {
-            publish.remote(parts.publish, *options, self.chain.out, planned, self.run): planned.part
-            for planned in ranges
-        }
+        self.publishing[task.remote(write, *options, self.chain.out, planned, self.run, *arguments)] = planned.part
 
-    def _collect(self, *, wait: bool) -> None:
-        """Raise what publishing raised; with `wait`, until nothing is being published."""
+    def _collect(self, left: int | None = None) -> None:
+        """Raise what publishing raised; wait until no more than `left` parts are being published."""
         import ray
 
-        if self.publishing:
-            timeout = None if wait else 0
-            done, _ = ray.wait([*self.publishing], num_returns=len(self.publishing), timeout=timeout)
-            ray.get(done)
-            finished = sorted(self.publishing.pop(task) for task in done)
-            if finished and self.events is not None:
-                self.events.tell("published", parts=finished)
+        tasks = [*self.publishing]
+        if not tasks:
+            return
+        wait = 0 if left is None else len(tasks) - left
+        ray.wait(tasks, num_returns=max(1, wait), timeout=None if wait > 0 else 0)
+        done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+        ray.get(done)
+        finished = sorted(self.publishing.pop(task) for task in done)
+        if finished and self.events is not None:
+            self.events.tell("published", parts=finished)
 
 
 def _configured(work: Any, storage_options: str | None, s3_client: str, *arguments: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from segface_batch import annotate, storage
 from segface_batch.output.verify import verify
@@ -106,6 +107,8 @@ def test_a_picture_that_kills_its_worker_becomes_an_error_row(
     assert (summary.status, summary.errors) == ({"error": 1, "ok": 31}, {"crashed": 1})
     report = verify(str(tmp_path / "out"))
     assert report.complete, report
+    # Actors that died are started again by Ray; none is left, or each would keep a CPU from what comes next.
+    until(lambda: ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"], seconds=30)
 
 
 @pytest.mark.slow
