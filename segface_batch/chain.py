@@ -198,7 +198,7 @@ class Chain:
             "detector": self._detector(),
             "max_faces": self.job.max_faces,
             "given": self.job.faces == "given",
-            "fast": self.job.decode == "fast",
+            "decode": self.job.decode,
             "mask_space": self.job.mask_space,
         }
 

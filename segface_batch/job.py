@@ -15,7 +15,7 @@ from segface_batch.storage import options
 PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 FACES = ("whole", "detect", "given")
-DECODE = ("exact", "fast")
+DECODE = ("exact", "near", "fast")
 DETECTORS = ("mtcnn", "yunet")
 MASK_SPACES = ("frame", "image")
 
@@ -70,7 +70,7 @@ class Job:
     threads: int | None = None  # CPU threads of an actor
     num_gpus: float | None = None  # GPUs of an actor
     max_pixels: int = DEFAULT_MAX_PIXELS
-    decode: str = "exact"  # or fast: of large JPEGs no more pixels than are needed
+    decode: str = "exact"  # near: resized by torch; fast: of large JPEGs no more pixels than are needed
     part_rows: int = DEFAULT_PART_ROWS
     columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
     image_column: str | None = None  # of Parquet files with pictures
@@ -103,8 +103,8 @@ class Job:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("faces", self.faces, FACES)
         _one_of("decode", self.decode, DECODE)
-        if self.decode == "fast" and self.faces != "whole":
-            raise ValueError(f"--decode fast is for whole pictures: leave it out, or --faces {self.faces}")
+        if self.decode != "exact" and self.faces != "whole":
+            raise ValueError(f"--decode {self.decode} is for whole pictures: leave it out, or --faces {self.faces}")
         if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
             raise ValueError(f"--decode fast is for whole pictures, {checkpoint.name} crops each: leave it out")
         _one_of("detector", self.detector, DETECTORS)

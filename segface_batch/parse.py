@@ -69,8 +69,7 @@ class Prepared:
 
 class ParseUnits:
     """`parser` are FaceParser's arguments, `detector` those of the detector called `name` where faces are to be found,
-    `given` says that landmarks or boxes place them, `fast` that large JPEGs are decoded in part; the rest is as in
-    Job."""
+    `given` says that landmarks or boxes place them, the rest is as in Job."""
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class ParseUnits:
         detector: dict[str, Any] | None = None,
         max_faces: int | None = None,
         given: bool = False,
-        fast: bool = False,
+        decode: str = "exact",
         mask_space: str = "frame",
     ) -> None:
         storage.configure(storage_options, s3_client)  # the weights may lie there
@@ -89,7 +88,8 @@ class ParseUnits:
         self.max_pixels = max_pixels
         self.dataset = self.parser.checkpoint.dataset
         threads = parser.get("threads") or 1
-        self.max_faces, self.given, self.fast, self.mask_space = max_faces, given, fast, mask_space
+        self.max_faces, self.given, self.mask_space = max_faces, given, mask_space
+        self.fast, self.near = decode == "fast", decode == "near"
         self.finds = detector is not None and not given
         self.detector_settings, self.device = detector or {}, parser.get("device", "cpu")
         # Where faces are found a picture may have many, and waits with them.
@@ -201,8 +201,10 @@ class ParseUnits:
             with seconds.of("decode"):
                 if self.fast:
                     framed = frame_whole(image, width, height, checkpoint, landmarks)
+                elif self.given:
+                    framed = frame_given(image, checkpoint, landmarks)
                 else:
-                    framed = (frame_given if self.given else frame)(image, checkpoint, landmarks)
+                    framed = frame(image, checkpoint, landmarks, near=self.near)
         except FramingError as error:
             return Prepared(width, height, error=str(error))
         return Prepared(width, height, 1, (framed,))

@@ -33,10 +33,14 @@ MISTAKES = {
         {"engine": "openvino", "compile": True},
         "--compile is for torch: leave out --compile or --engine openvino",
     ),
-    "decode": ({"decode": "draft"}, "--decode draft: choose one of exact, fast"),
+    "decode": ({"decode": "draft"}, "--decode draft: choose one of exact, near, fast"),
     "decode fast of faces": (
         {"decode": "fast", "faces": "detect"},
         "--decode fast is for whole pictures: leave it out, or --faces detect",
+    ),
+    "decode near of faces": (
+        {"decode": "near", "faces": "detect"},
+        "--decode near is for whole pictures: leave it out, or --faces detect",
     ),
     "decode fast of given faces": (
         {"decode": "fast", "faces": "given"},

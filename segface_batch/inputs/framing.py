@@ -2,8 +2,8 @@
 
 Ready crops: CelebAMask-HQ and LaPa take the whole picture, Helen a square around the face; each is stretched to the
 checkpoint's square by Pillow's bicubic filter, as the official loaders do (github.com/Kartik-3004/SegFace, commit
-9416628).  Faces that were found in a photograph are cut out as CelebA-HQ was made of CelebA (`aligned`).
-Pictures come upright and as RGB.  numpy and Pillow only: normalising is the device's work.
+9416628), or nearly so (`near`: resize.py).  Faces that were found in a photograph are cut out as CelebA-HQ was made of
+CelebA (`aligned`).  Pictures come upright and as RGB; normalising is the device's work.
 
 R: side of the square in pixels.
 """
@@ -19,6 +19,7 @@ from PIL import Image
 from segface_batch.catalog import Checkpoint
 from segface_batch.inputs import aligned
 from segface_batch.inputs.faces import Faces
+from segface_batch.inputs.resize import bicubic, near_bicubic
 
 #: (left, top, right, bottom) in pixels of the upright picture.
 Box = tuple[float, float, float, float]
@@ -67,23 +68,31 @@ class Framed:
     points: np.ndarray | None = None
 
 
-def frame(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None = None) -> Framed:
+def frame(
+    image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None = None, *, near: bool = False
+) -> Framed:
     """The picture as the checkpoint wants it.
 
     `points` (N, 2) are (x, y) in pixels of the picture: LaPa's 106 or the five for LaPa, the 68 of iBUG for Helen.
     (Helen's own `landmarks.txt` holds doubled coordinates: halve them.)  FramingError where they are missing or unfit.
     """
     if checkpoint.dataset.landmarks != "68":
-        return frame_whole(image, image.width, image.height, checkpoint, points)
+        return frame_whole(image, image.width, image.height, checkpoint, points, near=near)
     sixty_eight = _checked(points, _HELEN_POINTS)
     if np.ptp(sixty_eight, axis=0).max() < _SMALLEST_FACE:
         raise FramingError("bad_landmarks")
     box = helen_box(sixty_eight, image.width, image.height)
-    return _stretched(image.crop(box), box, checkpoint.resolution)
+    return _stretched(image.crop(box), box, checkpoint.resolution, near)
 
 
 def frame_whole(
-    image: Image.Image, width: int, height: int, checkpoint: Checkpoint, points: np.ndarray | None = None
+    image: Image.Image,
+    width: int,
+    height: int,
+    checkpoint: Checkpoint,
+    points: np.ndarray | None = None,
+    *,
+    near: bool = False,
 ) -> Framed:
     """The whole of a picture of `width` x `height` pixels, which `image` shows at any scale, as the checkpoint wants
     it; for those of CelebAMask-HQ and LaPa, with points as in `frame`."""
@@ -93,7 +102,7 @@ def frame_whole(
         landmarks = landmarks.astype(np.float32)
         if not np.isfinite(landmarks).all() or np.ptp(landmarks, axis=0).max() < _SMALLEST_FACE:
             raise FramingError("bad_landmarks")
-    return replace(_stretched(image, (0, 0, width, height), side), landmarks=landmarks)
+    return replace(_stretched(image, (0, 0, width, height), side, near), landmarks=landmarks)
 
 
 def frame_given(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None) -> Framed:
@@ -139,11 +148,11 @@ def _framed_face(
     return Framed(pixels, landmarks, box, transform, score, points)
 
 
-def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int) -> Framed:
-    """What is in a box of the picture, stretched to a square by Pillow's bicubic filter."""
+def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int, near: bool = False) -> Framed:
+    """What is in a box of the picture, stretched to a square."""
     left, top, right, bottom = box
     transform = np.array([[(right - left) / side, 0, left], [0, (bottom - top) / side, top]])
-    return Framed(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), None, box, transform)
+    return Framed((near_bicubic if near else bicubic)(image, side), None, box, transform)
 
 
 def given_box(corners: np.ndarray, width: int, height: int) -> Box:

@@ -95,7 +95,7 @@ def test_rows_of_the_parser_differ_in_the_masks_alone() -> None:
     """The stand-in's mask is a level of red, so that the rows show which picture was parsed."""
     jpeg = oriented(face(700, 500, random.Random(2)), "JPEG", 6)
     picture = {"image_id": "a.jpg", "uri": "a.jpg", "unit": 0, "seq": 0, "landmarks": None, "error": None}
-    parsers = (Quick({"checkpoint": DEMO.name}, LIMIT, fast=fast) for fast in (False, True))
+    parsers = (Quick({"checkpoint": DEMO.name}, LIMIT, decode=each) for each in ("exact", "fast"))
     (exact,), (fast,) = (parser._rows([picture | {"data": jpeg}], Seconds()) for parser in parsers)
     place = ["status", "width", "height", "box_left", "box_top", "box_right", "box_bottom"]
     assert [fast[name] for name in place] == ["ok", 700, 500, 0, 0, 700, 500] == [exact[name] for name in place]
