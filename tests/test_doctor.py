@@ -91,6 +91,7 @@ def test_a_missing_right_is_one_line(
     assert ends in str(stopped.value)
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_input_who_writes_the_prefix_of_the_output_may_run(
     s3_server: S3Server, source: str, out: str, tmp_path: Path, ray_session: None
 ) -> None:

@@ -54,6 +54,7 @@ def test_what_is_planned_is_what_the_run_then_does(ray_session: None, tmp_path: 
     assert forecast(job) is None  # all is done
 
 
+@pytest.mark.slow
 def test_only_what_is_left_is_planned(ray_session: None, tmp_path: Path) -> None:
     drivers.write_pictures(tmp_path / "in")
     job = drivers.job(tmp_path / "in", tmp_path / "out")

@@ -26,7 +26,7 @@ from segface_batch import storage
 from segface_batch.inputs.picture import Picture
 
 #: Small enough that progress shows and a killed run repeats little on a CPU (a second per picture), large enough that
-#: Ray's 10-15 ms per task vanish beside the network.
+#: what Ray does for a unit, some 0.2 s of CPU time, vanishes beside the network.
 MAX_UNIT = 64
 #: Each unit of a row group reads the group from its start, so there are fewer of them.
 MAX_CELLS = 256
@@ -38,7 +38,7 @@ SMALL_PLAN = 2**20
 LARGEST_UNIT = 1024
 #: Few pictures become small units, so that all actors have work until the end.
 MIN_UNIT = 8
-UNITS_OF_A_RANGE = 256
+UNITS_OF_A_RANGE = 64
 
 _NOTHING = pa.schema([])
 

@@ -22,8 +22,6 @@ from tests.reference_graph import ReferenceGraph
 
 NO_BF16 = "this CPU has no instructions for bfloat16"
 
-CHEAP = ("mobilenet_celeba_512", "swinb_lapa_224")
-
 #: One of each backbone and data set; between them, resolutions differ in nothing that the engines see.
 KINDS = (
     *("convnext_celeba_512", "efficientnet_celeba_512", "mobilenet_celeba_512", "resnet_celeba_512"),
@@ -39,8 +37,9 @@ def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def of(names: tuple[str, ...]) -> pytest.MarkDecorator:
-    """The checkpoints as parameter; all but the cheap ones are long."""
-    marked = [pytest.param(name, marks=() if name in CHEAP else pytest.mark.long) for name in names]
+    """The checkpoints as parameter, marked by what they cost."""
+    costs = {SMALL: (), "swinb_lapa_224": pytest.mark.slow}
+    marked = [pytest.param(name, marks=costs.get(name, pytest.mark.long)) for name in names]
     return pytest.mark.parametrize("published", marked, indirect=True)
 
 
