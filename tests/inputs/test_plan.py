@@ -159,7 +159,7 @@ def test_a_million_pictures_are_planned_in_a_minute_and_little_memory(tmp_path: 
 
 def test_units_grow_with_the_plan() -> None:
     """The driver's time goes by units; of an input of unknown sizes a unit's bytes must stay few."""
-    many = some(4096, 1000)
+    many = some(1024, 1000)
 
     def largest(planned: int, pictures: list[Picture]) -> int:
         ((_, sizes),) = plan.in_units(pictures, 16_384, planned)
