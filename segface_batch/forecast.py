@@ -27,7 +27,7 @@ from segface_batch.output import parts, records, run as runs
 from segface_batch.pipeline import Progress, Silence, listed, weights_of, with_engine
 from segface_batch.prices import Prices
 from segface_batch.progress import duration
-from segface_batch.trial import STEPS, Measured, Trial
+from segface_batch.trial import STEPS, Measured, Trial, worker_seconds
 
 #: A longer listing is cut; what is said about the whole input is a lower bound then.
 LISTING_SECONDS = 60.0
@@ -35,8 +35,11 @@ LISTING_SECONDS = 60.0
 #: Units kept while listing, of which the trial takes what it needs.
 KEPT = 256
 
-#: Of the trial's rate, what Ray Data leaves of it in a job: a guess until pipelines/measure_overhead.py has told.
-RAY_SHARE = 0.95
+#: Of the trial's rate, what Ray leaves of it in a job: on 2 cores, which it shares with the actors, they had 1.75.
+RAY_SHARE = 0.87
+
+#: Workers that a run starts beside those that fetch and stage: three of Ray Data's own, and one that publishes.
+OTHER_WORKERS = 4
 
 #: Batch sizes that are tried where the job does not name one.
 CPU_BATCHES, GPU_BATCHES = (1, 4), (8, 16, 32)
@@ -185,6 +188,7 @@ class _Tried:
     batch_size: int
     batches: dict[int, float]
     start_seconds: float
+    worker_seconds: float  # CPU time until a worker is there
     sizes: tuple[tuple[int, bool], ...]  # of the units of the sample: pictures, and whether one request brings all
     measured: tuple[Measured, ...]
     node_memory: float
@@ -204,6 +208,7 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         "allow_unreadable": job.allow_unreadable,
     }
     fetched = max(1, fetches(num_gpus, most) // most)
+    worker: Any = ray.remote(num_cpus=0)(worker_seconds).remote()
     actor: Any = ray.remote(num_cpus=threads, num_gpus=num_gpus)(Trial)
     trials = [actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching, fetched) for _ in range(count)]
     try:
@@ -246,6 +251,7 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         batch_size=batch_size,
         batches=batches,
         start_seconds=start_seconds,
+        worker_seconds=ray.get(worker),
         sizes=tuple((own, _is_one_request(rows)) for own, rows in chosen),
         measured=tuple(measured),
         node_memory=max(node.get("memory", 0.0) for node in nodes),
@@ -293,7 +299,9 @@ def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, price
         }
         return Use(count, **values, price=None if prices is None else prices.of(values))
 
-    start = listing_seconds + tried.start_seconds
+    # The trial had its actors only; a run's other workers start beside them.
+    workers = OTHER_WORKERS + 2 * tried.fetches * tried.actors
+    start = listing_seconds + tried.start_seconds + workers * tried.worker_seconds / max(1, tried.cpus)
     read = float(work.n_bytes) if work.sizes_known else work.pictures * sampled
     per_unit = work.pictures / work.units
     return Forecast(
