@@ -35,8 +35,8 @@ LISTING_SECONDS = 60.0
 #: Units kept while listing, of which the trial takes what it needs.
 KEPT = 256
 
-#: Of the trial's rate, what Ray leaves of it in a job: on 2 cores, which it shares with the actors, they had 1.75.
-RAY_SHARE = 0.87
+#: What Ray takes in a job and not in a trial, measured on 2 cores: a tenth of their time, and CPU seconds per unit.
+RAY_SHARE, UNIT_SECONDS = 0.9, 0.1
 
 #: Workers that a run starts beside those that fetch and stage: three of Ray Data's own, and one that publishes.
 OTHER_WORKERS = 4
@@ -277,7 +277,8 @@ def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, price
         del steps["detect"]
     bottleneck = max((step for step in steps if step != "detect"), key=lambda step: steps[step]["busy"])
     trial_rate = sum(sum(one.pictures) / one.seconds for one in measured)
-    rate = RAY_SHARE * trial_rate * tried.actors / tried.side_by_side
+    ray_seconds = UNIT_SECONDS * work.units / work.pictures / max(1, tried.cpus)
+    rate = 1 / (tried.side_by_side / (RAY_SHARE * trial_rate * tried.actors) + ray_seconds)
     # The last round of units leaves actors idle.
     rounds = math.ceil(work.units / tried.actors) / (work.units / tried.actors)
     memory = max(one.memory for one in measured)
