@@ -376,8 +376,8 @@ class _Driver:
         tasks = [*self.publishing]
         if not tasks:
             return
-        wait = 0 if left is None else len(tasks) - left
-        ray.wait(tasks, num_returns=max(1, wait), timeout=None if wait > 0 else 0)
+        if left is not None and len(tasks) > left:
+            ray.wait(tasks, num_returns=len(tasks) - left)
         done, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0)
         ray.get(done)
         finished = sorted(self.publishing.pop(task) for task in done)

@@ -14,7 +14,7 @@ import pytest
 from tests import drivers, hosts as on_hosts, s3_server, stand_in
 from tests.hosts import Hosts
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # Ray gives up a host that is cut off after 7 minutes
 
 PICTURES = 160
 
