@@ -208,7 +208,9 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         "allow_unreadable": job.allow_unreadable,
     }
     fetched = max(1, fetches(num_gpus, most) // most)
-    worker: Any = ray.remote(num_cpus=0)(worker_seconds).remote()
+    # An environment of its own, so that it is no worker that others have kept busy.
+    fresh = {"env_vars": {"SEGFACE_BATCH_TRIAL": "1"}}
+    worker: Any = ray.remote(num_cpus=0, runtime_env=fresh)(worker_seconds).remote()
     actor: Any = ray.remote(num_cpus=threads, num_gpus=num_gpus)(Trial)
     trials = [actor.remote(chain.parser(), chain.arguments(num_gpus, threads), fetching, fetched) for _ in range(count)]
     try:
