@@ -15,14 +15,24 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow as pa
+
 from segface_batch import Job, annotate, storage
-from segface_batch.chain import STAGE_CPUS, WHOLE_UNITS, Chain, Work
+from segface_batch.chain import FETCH_CPUS, Chain, Work
 from segface_batch.cluster import ray_running
 from segface_batch.demo import FACES
 from segface_batch.inputs.fetch import unnest
 from segface_batch.output import parts, run as runs
+from segface_batch.stage import ParseAndStage
 
 ROUNDS = 5
+
+
+class Parse(ParseAndStage):
+    """The same actors, whose rows go on."""
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return unnest(self.parse(unit)["rows"])
 
 
 def plain(job: Job, planned: str, out: str, weights_sha256: str) -> None:
@@ -31,10 +41,9 @@ def plain(job: Job, planned: str, out: str, weights_sha256: str) -> None:
     assert run is not None
     staging = parts.Staging(planned)
     works = [Work(r, unit, staging.unit(r, unit)) for r in runs.plan(planned, run).ranges for unit in r.units]
-    parsed = Chain(job, planned, weights_sha256).parsed(works)
-    rows = parsed.map_batches(lambda unit: unnest(unit["rows"]), num_cpus=STAGE_CPUS, **WHOLE_UNITS)
+    rows = Chain(job, planned, weights_sha256).units(works, actor=Parse)
     # By default a write takes a whole CPU, and waits for one.
-    rows.write_parquet(out, ray_remote_args={"num_cpus": STAGE_CPUS})
+    rows.write_parquet(out, ray_remote_args={"num_cpus": FETCH_CPUS})
 
 
 def main(pictures: int = 400) -> None:

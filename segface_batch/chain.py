@@ -1,10 +1,10 @@
 """The chain of Ray Data operators from planned units to staged rows.
 
-    fetch -> parse (decode, frame, network, statistics, PNG) -> stage
-    tasks    actors                                             tasks
+    fetch -> parse (decode, frame, network, statistics, PNG), stage
+    tasks    actors
 
-One row of the Ray data set is one unit from the first to the last.  Every stage tells in the column `fatal` what must
-end the run; what Ray itself drops (`max_errored_blocks`) are units whose worker process died again and again.
+One row of the Ray data set is one unit from the first to the last.  Both tell in the column `fatal` what must end the
+run; what Ray itself drops (`max_errored_blocks`) are units whose worker process died again and again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import gc
 import importlib
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,15 +26,16 @@ from segface_batch import metrics, storage
 from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.inputs.plan import Range
 from segface_batch.job import Job
-from segface_batch.output import parts, records, run as runs
-from segface_batch.parse import SECONDS, ParseUnits
+from segface_batch.output import run as runs
+from segface_batch.parse import ParseUnits
+from segface_batch.stage import ParseAndStage
 
 if TYPE_CHECKING:
     import ray.data
 
 #: Logical CPUs of the tasks that mostly wait for storage.  Where a node has died, Ray starts its actors again on all
 #: CPUs that others have left; each actor leaves a crumb of its own, so that these tasks always find one.
-FETCH_CPUS, STAGE_CPUS, CRUMB = 0.0002, 0.0001, 0.001
+FETCH_CPUS, CRUMB = 0.0002, 0.001
 
 #: CPU threads of an actor on a CPU, where actors side by side beat threads inside one (README, "Speed").
 CPU_THREADS = 1
@@ -50,6 +50,10 @@ GPU_THREADS = 4
 #: Units that are fetched at the same time: for a node without GPUs, whose CPUs parse fewer than the some 100 pictures/s
 #: that a task fetches; and for each actor with a GPU, which takes hundreds, while a GET takes 20-50 ms.
 NODE_FETCHES, GPU_FETCHES = 2, 4
+
+#: Units in an actor at the same time: while one is staged, or the network has its last pictures, the next is decoded.
+#: A GPU is done with a unit in less time than a PUT may take.  (Not measured on a GPU.)
+CALLS, GPU_CALLS = 2, 3
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
@@ -117,19 +121,18 @@ class Chain:
 
     def _run(self, works: Sequence[Work], *, alone: bool, may_lose: int, again: bool) -> Iterator[Staged]:
         by_target = {work.target: work for work in works}
-        staging = partial(stage, storage_options=self.job.storage_options, s3_client=self.job.s3_client)
-        with _retries_as_arguments():
-            parsed = self.parsed(works, alone=alone, again=again)
-            parsed.context.max_errored_blocks = may_lose
-            staged = parsed.map_batches(staging, num_cpus=STAGE_CPUS, max_retries=MAX_RETRIES, **WHOLE_UNITS)
+        staged = self.units(works, alone=alone, again=again)
+        staged.context.max_errored_blocks = may_lose
         for row in staged.iter_rows():
             if row["fatal"] is not None:
                 raise RuntimeError(f"{row['fatal']} (what is done is kept; the same command goes on from there)")
             seconds = {stage: spent for stage, spent in row["seconds"].items() if spent is not None}
             yield Staged(by_target[row["target"]], row["errors"], seconds)
 
-    def parsed(self, works: Sequence[Work], *, alone: bool = False, again: bool = False) -> ray.data.Dataset:
-        """The chain up to the parser: one row for each piece of work (range, unit, target, rows, fatal)."""
+    def units(
+        self, works: Sequence[Work], *, actor: type = ParseAndStage, alone: bool = False, again: bool = False
+    ) -> ray.data.Dataset:
+        """The chain: what the actors make of each piece of work, a row each."""
         import ray.data
 
         num_gpus, threads, (least, most) = actors(self.job, len(works))
@@ -148,8 +151,10 @@ class Chain:
             allow_unreadable=self.job.allow_unreadable,
             any_length=again,
         )
-        # The next unit is decoded while the network has the last pictures of this one.
-        flow: dict[str, Any] = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+        flow: dict[str, Any] = {
+            "max_concurrent_calls_per_actor": GPU_CALLS if num_gpus else CALLS,
+            "enable_true_multi_threading": True,
+        }
         if alone:
             flow = {"max_tasks_in_flight_per_actor": 1}
         units = ray.data.from_arrow(pa.table(table))
@@ -168,8 +173,13 @@ class Chain:
                     **WHOLE_UNITS,
                 )
                 .map_batches(
-                    self.parser(),
-                    fn_constructor_kwargs=self.arguments(num_gpus, threads),
+                    actor,
+                    fn_constructor_kwargs={
+                        "parser": self.parser(),
+                        "arguments": self.arguments(num_gpus, threads),
+                        "storage_options": self.job.storage_options,
+                        "s3_client": self.job.s3_client,
+                    },
                     compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
                     num_cpus=threads - CRUMB,
                     num_gpus=num_gpus,
@@ -179,7 +189,7 @@ class Chain:
             )
 
     def parser(self) -> type[ParseUnits]:
-        """The class of the actors."""
+        """What parses in the actors."""
         if self.job.parser is None:
             return ParseUnits
         module, _, name = self.job.parser.partition(":")
@@ -189,7 +199,7 @@ class Chain:
             raise ValueError(f"--parser {self.job.parser}: {error}") from None
 
     def arguments(self, num_gpus: float, threads: int) -> dict[str, Any]:
-        """What the class of the actors is made with."""
+        """What the parser is made with."""
         return {
             "parser": self._parser(num_gpus, threads),
             "max_pixels": self.job.max_pixels,
@@ -249,37 +259,6 @@ def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
     metrics.count("segface_bytes_total", pc.call_function("sum", [lengths]).as_py() or 0)
     fetched = fetched.append_column("fetch_seconds", pa.array([seconds.spent["fetch"]], pa.float64()))
     return fetched.append_column("target", unit["target"])
-
-
-def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
-    """A unit of rows -> (target, errors, seconds, fatal), its rows staged."""
-    target, fatal, errors = parsed["target"][0].as_py(), parsed["fatal"][0].as_py(), 0
-    seconds = metrics.Seconds()
-    if fatal is None:
-        try:
-            storage.configure(storage_options, s3_client)
-            rows = unnest(parsed["rows"])
-            with seconds.of("stage"):
-                parts.stage(target, rows)
-            errors = rows["status"].to_pylist().count(records.ERROR)
-            _count(rows)
-        except Exception as error:
-            fatal = f"cannot write {target}: {error}"
-    seconds.tell()
-    spent = parsed["seconds"][0].as_py() | seconds.spent
-    if "fetch_seconds" in parsed.column_names:
-        spent["fetch"] = parsed["fetch_seconds"][0].as_py()
-    told = {"errors": [errors], "seconds": pa.array([spent], SECONDS), "fatal": pa.array([fatal], pa.string())}
-    return pa.table({"target": [target], **told})
-
-
-def _count(rows: pa.Table) -> None:
-    """Tell the metrics of staged rows."""
-    told = rows.select(["face", "status", "error"]).to_pylist()
-    pictures = Counter((row["status"], row["error"] or "") for row in told if row["face"] == 0)
-    for (status, error), number in pictures.items():
-        metrics.count("segface_pictures_total", number, status=status, error=error)
-    metrics.count("segface_faces_total", sum(row["status"] == records.OK for row in told))
 
 
 def gpu_threads(cpus: float, gpus: float, num_gpus: float) -> int:

@@ -17,19 +17,18 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from segface_batch import chain, storage
+from segface_batch import storage
+from segface_batch.chain import CALLS
 from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.output import records
 from segface_batch.parse import ParseUnits
+from segface_batch.stage import stage
 
 #: In the order that a picture goes through them; detect is part of decode.
 STEPS = ("fetch", "decode", "detect", "network", "encode", "stage")
 
 #: Where units are planned and staged: in the memory of the process.
 PLACE = "memory://segface-trial"
-
-#: Units in an actor at the same time, as in the chain.
-CALLS = 2
 
 #: Of each size, that are timed.
 BATCHES = 2
@@ -144,7 +143,7 @@ class Trial:
         n_bytes = sum(len(data) for data in unnest(unit["pictures"])["data"].to_pylist() if data is not None)
         target = storage.join(PLACE, "staging", f"{next(self.numbers)}.arrow")
         parsed = self.parse(unit).append_column("target", pa.array([target]))
-        staged = self._clocked("stage", chain.stage)(parsed, **self.staging)
+        staged = self._clocked("stage", stage)(parsed, **self.staging)
         storage.remove([target])
         return unnest(parsed["rows"]), n_bytes, staged["fatal"][0].as_py()
 
