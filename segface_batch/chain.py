@@ -1,10 +1,10 @@
 """The chain of Ray Data operators from planned units to staged rows.
 
-    fetch -> parse (decode, frame, network, statistics, PNG), stage
-    tasks    actors
+    fetch, parse (decode, frame, network, statistics, PNG), stage
+    actors; where they have GPUs, tasks on all CPUs fetch
 
-One row of the Ray data set is one unit from the first to the last.  Both tell in the column `fatal` what must end the
-run; what Ray itself drops (`max_errored_blocks`) are units whose worker process died again and again.
+One row of the Ray data set is one unit from the first to the last.  The column `fatal` tells what must end the run;
+what Ray itself drops (`max_errored_blocks`) are units whose worker process died again and again.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from segface_batch import metrics, storage
-from segface_batch.inputs.fetch import fetch, unnest
+from segface_batch import storage
+from segface_batch.actor import UnitActor, fetched
 from segface_batch.inputs.plan import Range
 from segface_batch.job import Job
 from segface_batch.output import run as runs
 from segface_batch.parse import ParseUnits
-from segface_batch.stage import ParseAndStage
 
 if TYPE_CHECKING:
     import ray.data
@@ -47,13 +45,13 @@ GPU_CPUS, MOST_GPU_THREADS = 0.75, 16
 #: Where no node with a GPU is there yet.
 GPU_THREADS = 4
 
-#: Units that are fetched at the same time: for a node without GPUs, whose CPUs parse fewer than the some 100 pictures/s
-#: that a task fetches; and for each actor with a GPU, which takes hundreds, while a GET takes 20-50 ms.
-NODE_FETCHES, GPU_FETCHES = 2, 4
-
-#: Units in an actor at the same time: while one is staged, or the network has its last pictures, the next is decoded.
+#: Units in an actor at the same time: one has the network, while the next is fetched and decoded, or the last staged.
 #: A GPU is done with a unit in less time than a PUT may take.  (Not measured on a GPU.)
 CALLS, GPU_CALLS = 2, 3
+
+#: Units that tasks fetch at the same time for an actor with a GPU, which takes hundreds of pictures/s, while a GET
+#: takes 20-50 ms.  (Not measured on a GPU.)
+GPU_FETCHES = 4
 
 #: How often a task is repeated whose worker died; unbounded, as Ray has it, a picture that kills its worker would be
 #: tried for ever.
@@ -130,7 +128,7 @@ class Chain:
             yield Staged(by_target[row["target"]], row["errors"], seconds)
 
     def units(
-        self, works: Sequence[Work], *, actor: type = ParseAndStage, alone: bool = False, again: bool = False
+        self, works: Sequence[Work], *, actor: type = UnitActor, alone: bool = False, again: bool = False
     ) -> ray.data.Dataset:
         """The chain: what the actors make of each piece of work, a row each."""
         import ray.data
@@ -143,14 +141,12 @@ class Chain:
             "seqs": pa.array([work.seqs for work in works], pa.list_(pa.int32())),
             "target": [work.target for work in works],
         }
-        read = partial(
-            _fetch,
-            plan_folder=runs.plan_folder(self.out),
-            storage_options=self.job.storage_options,
-            s3_client=self.job.s3_client,
-            allow_unreadable=self.job.allow_unreadable,
-            any_length=again,
-        )
+        staging = {"storage_options": self.job.storage_options, "s3_client": self.job.s3_client}
+        fetching = staging | {
+            "plan_folder": runs.plan_folder(self.out),
+            "allow_unreadable": self.job.allow_unreadable,
+            "any_length": again,
+        }
         flow: dict[str, Any] = {
             "max_concurrent_calls_per_actor": GPU_CALLS if num_gpus else CALLS,
             "enable_true_multi_threading": True,
@@ -162,30 +158,29 @@ class Chain:
         units.context.print_on_execution_start = False
         units.context.target_max_block_size = 1  # each row a block
         with _retries_as_arguments():
-            return (
-                # Not repartition(), which holds a CPU until the last unit is handed out.
-                units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
-                .map_batches(
-                    read,
-                    compute=ray.data.TaskPoolStrategy(size=min(fetches(num_gpus, most), len(works))),
+            # Not repartition(), which holds a CPU until the last unit is handed out.
+            units = units.map_batches(_each, batch_size=None, batch_format="pyarrow", num_cpus=0)
+            if num_gpus:
+                units = units.map_batches(
+                    partial(fetched, **fetching),
+                    compute=ray.data.TaskPoolStrategy(size=min(GPU_FETCHES * most, len(works))),
                     num_cpus=FETCH_CPUS,
                     max_retries=MAX_RETRIES,
                     **WHOLE_UNITS,
                 )
-                .map_batches(
-                    actor,
-                    fn_constructor_kwargs={
-                        "parser": self.parser(),
-                        "arguments": self.arguments(num_gpus, threads),
-                        "storage_options": self.job.storage_options,
-                        "s3_client": self.job.s3_client,
-                    },
-                    compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
-                    num_cpus=threads - CRUMB,
-                    num_gpus=num_gpus,
-                    max_task_retries=MAX_RETRIES,
-                    **WHOLE_UNITS,
-                )
+            return units.map_batches(
+                actor,
+                fn_constructor_kwargs={
+                    "parser": self.parser(),
+                    "arguments": self.arguments(num_gpus, threads),
+                    "staging": staging,
+                    "fetching": None if num_gpus else fetching,
+                },
+                compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
+                num_cpus=threads - CRUMB,
+                num_gpus=num_gpus,
+                max_task_retries=MAX_RETRIES,
+                **WHOLE_UNITS,
             )
 
     def parser(self) -> type[ParseUnits]:
@@ -250,27 +245,9 @@ def _each(units: pa.Table) -> Iterator[pa.Table]:
     return (units.slice(position, 1) for position in range(units.num_rows))
 
 
-def _fetch(unit: pa.Table, **settings: Any) -> pa.Table:
-    seconds = metrics.Seconds()
-    with seconds.of("fetch"):
-        fetched = fetch(unit.drop_columns("target"), **settings)
-    seconds.tell()
-    lengths = pc.call_function("binary_length", [unnest(fetched["pictures"])["data"]])
-    metrics.count("segface_bytes_total", pc.call_function("sum", [lengths]).as_py() or 0)
-    fetched = fetched.append_column("fetch_seconds", pa.array([seconds.spent["fetch"]], pa.float64()))
-    return fetched.append_column("target", unit["target"])
-
-
 def gpu_threads(cpus: float, gpus: float, num_gpus: float) -> int:
     """CPU threads of an actor with `num_gpus` of a machine's GPUs."""
     return max(1, min(MOST_GPU_THREADS, int(GPU_CPUS * cpus * num_gpus / gpus)))
-
-
-def fetches(num_gpus: float, most: int) -> int:
-    """Units that are fetched at the same time for `most` actors."""
-    import ray
-
-    return GPU_FETCHES * most if num_gpus else NODE_FETCHES * sum(node["Alive"] for node in ray.nodes())
 
 
 def actors(job: Job, units: int) -> tuple[float, int, tuple[int, int]]:

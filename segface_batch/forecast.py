@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from segface_batch import catalog, storage
-from segface_batch.chain import Chain, actors, fetches
+from segface_batch.chain import GPU_FETCHES, Chain, actors
 from segface_batch.cluster import ray_running
 from segface_batch.inputs import plan as planning
 from segface_batch.inputs.plan import MIN_UNIT
@@ -207,7 +207,7 @@ def _try(job: Job, chain: Chain, work: _Work, sample: int, progress: Progress, s
         "s3_client": job.s3_client,
         "allow_unreadable": job.allow_unreadable,
     }
-    fetched = max(1, fetches(num_gpus, most) // most)
+    fetched = GPU_FETCHES if num_gpus else 1
     # An environment of its own, so that it is no worker that others have kept busy.
     fresh = {"env_vars": {"SEGFACE_BATCH_TRIAL": "1"}}
     worker: Any = ray.remote(num_cpus=0, runtime_env=fresh)(worker_seconds).remote()

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class ParseUnits:
         self.detector_settings, self.device = detector or {}, parser.get("device", "cpu")
         # Where faces are found a picture may have many, and waits with them.
         self.ahead = (2 * threads if self.finds else 2 * self.parser.batch_size) + 1
+        self.turn = Lock()  # of the units in the actor: together they would also end together, and the network wait
         self.decoders = ThreadPoolExecutor(threads, "decode")
         self.encoders = ThreadPoolExecutor(threads, "encode")
 
@@ -151,26 +153,29 @@ class ParseUnits:
     def _rows(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> list[dict[str, Any]]:
         rows: list[list[Future[dict[str, Any]]]] = []
         waiting: list[_Face] = []
-        for picture, prepared in zip(pictures, self._prepared(pictures, seconds), strict=True):
-            rows.append([Future() for _ in range(prepared.n_faces or 1)])
-            if not prepared.n_faces:
-                rows[-1][0].set_result(_row(picture, prepared))
-            for number, framed in enumerate(prepared.faces):
-                if isinstance(framed, str):
-                    rows[-1][number].set_result(_row(picture, prepared, number, framed))
-                    continue
-                waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
-                if len(waiting) == self.parser.batch_size:
-                    self._parse(waiting, seconds)
-                    waiting = []
-        if waiting:
-            self._parse(waiting, seconds)
+        todo = iter(pictures)
+        first = [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, self.ahead)]
+        with self.turn:
+            for picture, prepared in zip(pictures, self._prepared(first, todo, seconds), strict=True):
+                rows.append([Future() for _ in range(prepared.n_faces or 1)])
+                if not prepared.n_faces:
+                    rows[-1][0].set_result(_row(picture, prepared))
+                for number, framed in enumerate(prepared.faces):
+                    if isinstance(framed, str):
+                        rows[-1][number].set_result(_row(picture, prepared, number, framed))
+                        continue
+                    waiting.append(_Face(picture, prepared, number, framed, rows[-1]))
+                    if len(waiting) == self.parser.batch_size:
+                        self._parse(waiting, seconds)
+                        waiting = []
+            if waiting:
+                self._parse(waiting, seconds)
         return [row.result() for faces in rows for row in faces]
 
-    def _prepared(self, pictures: list[dict[str, Any]], seconds: metrics.Seconds) -> Iterator[Prepared]:
+    def _prepared(
+        self, futures: list[Future[Prepared]], todo: Iterator[dict[str, Any]], seconds: metrics.Seconds
+    ) -> Iterator[Prepared]:
         """Every picture decoded and framed, in order, some ahead of the network."""
-        todo = iter(pictures)
-        futures = [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, self.ahead)]
         while futures:
             yield futures.pop(0).result()
             futures += [self.decoders.submit(self._prepare, picture, seconds) for picture in islice(todo, 1)]

@@ -1,7 +1,7 @@
 """The pipeline: the pictures of a job become Parquet data sets of masks and class statistics, exactly once.
 
-    plan -> fetch -> parse (decode, frame, network, statistics, PNG), stage -> publish
-    driver  tasks    actors                                                    tasks
+    plan -> fetch, parse (decode, frame, network, statistics, PNG), stage -> publish
+    driver  actors                                                           tasks
 
 The driver iterates the small rows that staging returns, and has a range published as soon as its last unit is staged.
 """

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from segface_batch import storage
+from segface_batch.actor import stage
 from segface_batch.chain import CALLS
 from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.output import records
 from segface_batch.parse import ParseUnits
-from segface_batch.stage import stage
 
 #: In the order that a picture goes through them; detect is part of decode.
 STEPS = ("fetch", "decode", "detect", "network", "encode", "stage")

@@ -8,6 +8,7 @@ Standard library only, but for `configure`.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _SECRET_WORDS = ("secret", "token", "password", "passwd", "credential", "account
 #: The options by protocol, and the S3 client; and what fsspec had in their place.
 _configured: tuple[dict[str, dict[str, Any]], str] = {}, S3_CLIENTS[0]
 _replaced: dict[str, dict[str, Any]] = {}
+_lock = threading.Lock()
 
 
 def check(options: str | None) -> None:
@@ -46,15 +48,16 @@ def configure(options: str | None, s3_client: str = S3_CLIENTS[0]) -> bool:
     if s3_client not in S3_CLIENTS:
         raise ValueError(f"unknown S3 client '{s3_client}'; choose one of: {', '.join(S3_CLIENTS)}")
     wanted = _by_protocol(_parsed(options)) if options is not None else {}
-    if (wanted, s3_client) == _configured:
-        return False
-    from fsspec.config import conf
+    with _lock:
+        if (wanted, s3_client) == _configured:
+            return False
+        from fsspec.config import conf
 
-    conf.update(_replaced)
-    _replaced = {protocol: conf.get(protocol, {}) for protocol in wanted}
-    conf.update({protocol: _replaced[protocol] | given for protocol, given in wanted.items()})
-    _configured = wanted, s3_client
-    return True
+        conf.update(_replaced)
+        _replaced = {protocol: conf.get(protocol, {}) for protocol in wanted}
+        conf.update({protocol: _replaced[protocol] | given for protocol, given in wanted.items()})
+        _configured = wanted, s3_client
+        return True
 
 
 def given(protocol: str) -> dict[str, Any]:

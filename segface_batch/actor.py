@@ -1,6 +1,7 @@
-"""What the actors do with a unit: its pictures become rows, and its rows one object in staging.
+"""What an actor does with a unit: its pictures are fetched, parsed, and their rows staged as one object.
 
-Both in one process: masks need not cross Ray's object store, nor workers start to stage them.
+All in one process: pictures and masks need not cross Ray's object store, nor workers start to fetch and to stage them.
+Where a GPU must not wait for them, tasks on all CPUs fetch.
 """
 
 from __future__ import annotations
@@ -9,24 +10,45 @@ from collections import Counter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segface_batch import metrics, storage
-from segface_batch.inputs.fetch import unnest
+from segface_batch.inputs.fetch import fetch, unnest
 from segface_batch.output import parts, records
 from segface_batch.parse import SECONDS, ParseUnits
 
 
-class ParseAndStage:
-    """An actor: `parser` made with `arguments`, and the storage that staging is on."""
+class UnitActor:
+    """`parser` made with `arguments`; `staging` are storage options and S3 client, `fetching` the settings of
+    `inputs.fetch.fetch`, None where units come fetched."""
 
     def __init__(
-        self, parser: type[ParseUnits], arguments: dict[str, Any], storage_options: str | None, s3_client: str
+        self,
+        parser: type[ParseUnits],
+        arguments: dict[str, Any],
+        staging: dict[str, Any],
+        fetching: dict[str, Any] | None = None,
     ) -> None:
-        self.parse, self.storage_options, self.s3_client = parser(**arguments), storage_options, s3_client
+        self.parse, self.staging, self.fetching = parser(**arguments), staging, fetching
 
     def __call__(self, unit: pa.Table) -> pa.Table:
-        """One row of fetch's -> (target, errors, seconds, fatal), its rows staged."""
-        return stage(self.parse(unit), storage_options=self.storage_options, s3_client=self.s3_client)
+        """One row (range, its file, position in it, seqs, target), or of fetched's -> (target, errors, seconds, fatal),
+        its rows staged."""
+        if self.fetching is not None:
+            unit = fetched(unit, **self.fetching)
+        return stage(self.parse(unit), **self.staging)
+
+
+def fetched(unit: pa.Table, **settings: Any) -> pa.Table:
+    """A planned unit -> one row of fetch's, and its `target`."""
+    seconds = metrics.Seconds()
+    with seconds.of("fetch"):
+        found = fetch(unit.drop_columns("target"), **settings)
+    seconds.tell()
+    lengths = pc.call_function("binary_length", [unnest(found["pictures"])["data"]])
+    metrics.count("segface_bytes_total", pc.call_function("sum", [lengths]).as_py() or 0)
+    found = found.append_column("fetch_seconds", pa.array([seconds.spent["fetch"]], pa.float64()))
+    return found.append_column("target", unit["target"])
 
 
 def stage(parsed: pa.Table, *, storage_options: str | None, s3_client: str) -> pa.Table:
