@@ -129,7 +129,7 @@ def quality(checkpoint: str, weights: str | None = None) -> Iterator[str]:
 
 
 def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
-    """A bare loop beside `annotate`, once they are running, and seconds until annotate has its first rows.
+    """A bare loop beside `annotate`, from its first rows to its last, and seconds until it has the first.
 
     The loop reads, decodes, parses and encodes with as many processes as the job has actors, and writes nothing.
     """
@@ -149,14 +149,14 @@ def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
         clock = Clock()
         out = f"{job.output}-{number}"
         annotate(Job(**{**vars(job), "output": out}), clock)
-        spent["annotate"].append(clock.seconds_per_picture())
+        spent["annotate"].append(clock.seconds_per_picture(most))
         starts.append(clock.start_seconds)
         shutil.rmtree(out)
     return _rows("pipeline", {name: statistics.median(s) for name, s in spent.items()}), statistics.median(starts)
 
 
 class Clock:
-    """A run's progress, timed: from its start to the first rows (`start_seconds`), and from there to now."""
+    """A run's progress, timed: from its start to the first rows (`start_seconds`), and from there to the last."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -174,8 +174,9 @@ class Clock:
     def start_seconds(self) -> float:
         return self.first[0] - self.started
 
-    def seconds_per_picture(self) -> float:
-        return (time.monotonic() - self.first[0]) / (self.last[1] - self.first[1])
+    def seconds_per_picture(self, actors: int) -> float:
+        """When an actor has its first unit of rows, the others nearly have theirs too."""
+        return (self.last[0] - self.first[0]) / (self.last[1] - actors * self.first[1])
 
 
 def _bare_seconds(paths: Sequence[Path], arguments: dict[str, Any], processes: int) -> float:

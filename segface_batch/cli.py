@@ -201,8 +201,9 @@ def command_line() -> Parser:
     bench.add_argument("--checkpoint", metavar="NAME", default=catalog.DEMO_CHECKPOINT,
                        help="which network (default: %(default)s)")  # fmt: skip
     bench.add_argument("--weights", metavar="FILE", help="its weights, a path or URL (default: the published file)")
-    bench.add_argument("--pictures", metavar="N", type=int, default=200,
-                       help="pictures of the pipeline's part (default: %(default)s)")  # fmt: skip
+    bench.add_argument(
+        "--pictures", metavar="N", type=int, help="pictures of the pipeline's part (default: 100 a core)"
+    )
     bench.add_argument("--quality", action="store_true",
                        help="instead, how far the masks of each way are from torch's in float32")  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print JSON")
@@ -386,15 +387,17 @@ def _plan(chosen: argparse.Namespace) -> int:
 def _bench(chosen: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:  # checks the settings
         Job(folder, "memory://segface-bench", checkpoint=chosen.checkpoint, weights=chosen.weights)
-    if chosen.pictures < 16:
-        raise ValueError(f"--pictures {chosen.pictures}: give at least 16")
+    cores = len(os.sched_getaffinity(0))
+    pictures = 100 * cores if chosen.pictures is None else chosen.pictures
+    if pictures < 32 * cores:
+        raise ValueError(f"--pictures {pictures}: give at least {32 * cores}, 32 for each core")
     from segface_batch import bench
 
     if chosen.quality:
         print("\n".join(bench.quality(chosen.checkpoint, chosen.weights)))
         return 0
     rows = bench.host(chosen.checkpoint) + bench.network(chosen.checkpoint, chosen.weights)
-    with bench.corpus(chosen.pictures) as folder:
+    with bench.corpus(pictures) as folder:
         job = Job(str(folder / "in"), str(folder / "out"), checkpoint=chosen.checkpoint, weights=chosen.weights)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # as in _run
             pipeline, start = bench.overhead(job)

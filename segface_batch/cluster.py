@@ -32,7 +32,7 @@ def ray_running() -> Iterator[None]:
         return
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
-        # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again (5 s).
+        # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again.
         os.environ.setdefault("RAY_num_workers_soft_limit", "64")
         # One CPU more than there are cores, for the tasks that wait for storage.
         # "local": another Ray of this machine is nobody's business.

@@ -35,10 +35,12 @@ LISTING_SECONDS = 60.0
 #: Units kept while listing, of which the trial takes what it needs.
 KEPT = 256
 
-#: What Ray takes in a job and not in a trial, measured on 2 cores: a tenth of their time, and CPU seconds per unit.
-RAY_SHARE, UNIT_SECONDS = 0.9, 0.1
+#: What Ray takes in a job and not in a trial: CPUs all the time (0.17 measured on 2 cores, in a dozen processes that do
+#: little), and CPU seconds per unit.
+RAY_CPUS, UNIT_SECONDS = 0.17, 0.02
 
-#: Workers that a run starts beside those that fetch and stage: three of Ray Data's own, and one that publishes.
+#: Workers that a run starts beside its actors and those that fetch for a GPU: three of Ray Data's own, and one that
+#: hands out the units, and publishes.
 OTHER_WORKERS = 4
 
 #: Batch sizes that are tried where the job does not name one.
@@ -280,7 +282,8 @@ def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, price
     bottleneck = max((step for step in steps if step != "detect"), key=lambda step: steps[step]["busy"])
     trial_rate = sum(sum(one.pictures) / one.seconds for one in measured)
     ray_seconds = UNIT_SECONDS * work.units / work.pictures / max(1, tried.cpus)
-    rate = 1 / (tried.side_by_side / (RAY_SHARE * trial_rate * tried.actors) + ray_seconds)
+    left = 1 - RAY_CPUS / max(1, tried.cpus)
+    rate = 1 / (tried.side_by_side / (left * trial_rate * tried.actors) + ray_seconds)
     # The last round of units leaves actors idle.
     rounds = math.ceil(work.units / tried.actors) / (work.units / tried.actors)
     memory = max(one.memory for one in measured)
@@ -303,7 +306,7 @@ def _follows(job: Job, work: _Work, tried: _Tried, listing_seconds: float, price
         return Use(count, **values, price=None if prices is None else prices.of(values))
 
     # The trial had its actors only; a run's other workers start beside them.
-    workers = OTHER_WORKERS + 2 * tried.fetches * tried.actors
+    workers = OTHER_WORKERS + (tried.fetches * tried.actors if tried.num_gpus else 0)
     start = listing_seconds + tried.start_seconds + workers * tried.worker_seconds / max(1, tried.cpus)
     read = float(work.n_bytes) if work.sizes_known else work.pictures * sampled
     per_unit = work.pictures / work.units

@@ -53,13 +53,13 @@ def watched(command: list[str]) -> tuple[float, float, float, str]:
 
 #: A run in a process of its own: prints seconds of start-up and per picture.
 RUN = """
-import sys
+import os, sys
 from segface_batch import Job, annotate, bench
 from tests import drivers
 clock = bench.Clock()
 source, out, rows = sys.argv[1:]
 annotate(Job(source, out, checkpoint=drivers.CHECKPOINT, parser="tests.stand_in:Free", part_rows=int(rows)), clock)
-print(clock.start_seconds, clock.seconds_per_picture())
+print(clock.start_seconds, clock.seconds_per_picture(len(os.sched_getaffinity(0))))
 """
 
 

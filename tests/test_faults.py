@@ -89,7 +89,7 @@ def test_a_killed_actor_or_worker_is_replaced(
     print("seed", seed)
     driver = drivers.start(source, out, RAY_ADDRESS=ray_address)
     until(lambda: drivers.staged_units(out), driver)
-    for word in ("Quick", "ray::"):
+    for word in ("UnitActor", "ray::"):
         workers = until(lambda word=word: drivers.workers(word), driver)
         rng.choice(workers).kill()
     _, told = driver.communicate(timeout=120)

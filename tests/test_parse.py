@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +242,39 @@ def test_checkpoints_of_lapa_and_helen_parse_faces_that_are_found(name: str, tmp
     there = laid(row)[top : top + pasted.shape[0], left : left + pasted.shape[1]]
     assert np.array_equal(there, np.where(pasted == OUTSIDE, 0, pasted))
     assert len(np.unique(there)) > 3
+
+
+class Watched(stand_in.Network):
+    """Notes which unit each picture is of: its brightness."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(checkpoint)
+        self.seen: list[int] = []
+
+    def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+        self.seen += [int(picture[0, 0, 0]) for picture in pixels]
+        time.sleep(0.02)
+        return np.zeros(pixels.shape[:3], np.uint8)
+
+
+class ParseWatched(ParseUnits):
+    @staticmethod
+    def load(parser: dict[str, Any]) -> Watched:
+        return Watched(parser["checkpoint"])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_units_in_an_actor_have_the_network_one_after_the_other(threads: int, tmp_path: Path) -> None:
+    pictures = []
+    for number in range(64):
+        path = tmp_path / f"{number:02d}.png"
+        Image.new("L", (64, 64), number // 8).save(path)
+        pictures.append({"uri": str(path)})
+    pq.write_table(pa.Table.from_pylist(pictures), tmp_path / "list.parquet")
+    planned = Planned(tmp_path, tmp_path / "list.parquet")
+    parser = ParseWatched({"checkpoint": "demo-synthetic", "threads": threads}, 10**6)
+    units = [planned.unit(position) for position in range(len(planned.plan.ranges[0].sizes))]
+    with ThreadPoolExecutor(3) as calls:
+        assert {unit["fatal"][0].as_py() for unit in calls.map(parser, units)} == {None}
+    assert len(parser.parser.seen) == 64
+    assert len(list(itertools.groupby(parser.parser.seen))) == len(units) == 8

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +28,7 @@ from tests.conftest import PORTRAITS, SMALL
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
+ROOT = Path(__file__).parents[1]
 CLASSES = catalog.find(SMALL).dataset.class_names
 
 
@@ -243,3 +246,26 @@ def test_a_manifest_brings_the_landmarks_that_lapa_and_helen_need(name: str, tmp
         assert (masks.decode(found[key]["bytes"]) == mask).mean() > 0.999
     assert found["none"] is None
     assert found["wrong"] is None
+
+
+ON_A_GPU = """
+import sys
+import ray
+from segface_batch import annotate
+from tests import drivers
+ray.init(num_cpus=3, num_gpus=1, include_dashboard=False)
+print(annotate(drivers.job(*sys.argv[1:])).status)
+"""
+
+
+def test_where_ray_has_a_gpu_tasks_fetch_for_one_actor_on_it(tmp_path: Path) -> None:
+    """A stand-in of the network, as Ray takes our word for the GPU."""
+    drivers.write_pictures(tmp_path / "in")
+    command = [sys.executable, "-c", ON_A_GPU, str(tmp_path / "in"), str(tmp_path / "on_gpu")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "{'ok': 60}\n", done.stderr
+    annotate(drivers.job(tmp_path / "in", tmp_path / "on_cpu"))
+    assert rows(tmp_path / "on_gpu") == rows(tmp_path / "on_cpu")
+    (events,) = (tmp_path / "on_gpu" / "_segface" / "events").iterdir()
+    first = json.loads(events.read_text().splitlines()[0])
+    assert (first["actors"], first["num_gpus"]) == ([1, 1], 1.0)
