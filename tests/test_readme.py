@@ -15,7 +15,8 @@ import duckdb
 import pytest
 
 from pipelines.demo_model import train
-from segface_batch import catalog, cli, parse
+from segface_batch import catalog, parse
+from segface_batch.command_line import command_line
 from segface_batch.inputs import decode, fetch, framing
 from segface_batch.output import records
 from tests.conftest import PORTRAITS
@@ -49,7 +50,7 @@ def test_every_training_is_one_that_the_program_takes(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
-    chosen, unknown = cli.command_line().parse_known_args(words)
+    chosen, unknown = command_line().parse_known_args(words)
     assert unknown == []
     assert callable(chosen.command)
 

@@ -10,8 +10,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from segface_batch import cli
 from segface_batch.chain import CPU_THREADS, gpu_threads
+from segface_batch.command_line import command_line
 from tests.deploy.files import OVERLAYS, rayjob, rendered, templates
 
 #: Derived from the CRD of KubeRay 1.7, see its $comment; refuses unknown fields at any depth.
@@ -138,7 +138,7 @@ def test_the_network_policy_covers_all_pods_and_opens_what_is_needed(overlay: st
 
 
 def test_the_least_actors_fit_on_the_workers_that_a_run_starts_with(overlay: str) -> None:
-    chosen = cli.command_line().parse_args(rayjob(overlay)["entrypoint"].split()[1:])
+    chosen = command_line().parse_args(rayjob(overlay)["entrypoint"].split()[1:])
     (workers,) = rayjob(overlay)["rayClusterSpec"]["workerGroupSpecs"]
     limits = workers["template"]["spec"]["containers"][0]["resources"]["limits"]
     least, most = chosen.actors

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from segface_batch import Job, cli
+from segface_batch import Job
+from segface_batch.command_line import command_line
 from segface_batch.output import verify
 from tests.conftest import PORTRAITS
 from tests.deploy.files import DEPLOY, PROGRAMS, ROOT, commands, run, text, yaml_of
@@ -36,7 +37,7 @@ def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
-    chosen, unknown = cli.command_line().parse_known_args(words)
+    chosen, unknown = command_line().parse_known_args(words)
     assert unknown == []
     if words[0] == "annotate" and "://" in words[1]:
         chosen.input = tuple(chosen.input)  # as cli._annotate does
