@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from pipelines.demo_model import train
-from segface_batch import catalog, parse
+from segface_batch import catalog, cli, parse
 from segface_batch.command_line import command_line
 from segface_batch.inputs import decode, fetch, framing
 from segface_batch.output import records
@@ -52,7 +52,7 @@ def test_every_training_is_one_that_the_program_takes(words: list[str]) -> None:
 def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> None:
     chosen, unknown = command_line().parse_known_args(words)
     assert unknown == []
-    assert callable(chosen.command)
+    assert callable(cli.COMMANDS[chosen.command])
 
 
 def test_the_first_command_is_the_demo() -> None:
