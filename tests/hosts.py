@@ -134,23 +134,23 @@ def rate(units: list[Parsed]) -> float:
 def speed_up(pictures: int) -> None:
     from segface_batch.demo import FACES
 
-    with running(0, "--pin") as hosts, tempfile.TemporaryDirectory() as name:
+    rates: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
         faces = sorted((FACES / "rendered").glob("*.jpg"))
         for number in range(pictures):
             shutil.copy(faces[number % len(faces)], Path(name) / f"{number:05d}.jpg")
-        hosts.copy_in(Path(name), "s3://inputs/speed")
-        rates: dict[int, float] = {}
-        for actors in (1, 2):
-            hosts.log.unlink(missing_ok=True)
-            job = hosts.annotate(
-                "s3://inputs/speed", f"s3://outputs/runs/{actors}", "CountedNetwork", "--actors", actors
-            )
-            told, _ = job.communicate()
-            assert job.returncode == 0, told
-            rates[actors] = rate(parsed(hosts.log))
-            by_host = {host: sum(u.pictures for u in parsed(hosts.log) if u.host == host) for host in ("h", "w1")}
-            print(f"{actors} hosts at work: {rates[actors]:.1f} pictures/s", by_host, flush=True)
-        print(f"speed-up of two hosts over one: {rates[2] / rates[1]:.2f}")
+        for workers in (0, 1):
+            with running(workers, "--pin") as hosts:
+                hosts.copy_in(Path(name), "s3://inputs/speed")
+                out = "s3://outputs/runs/speed"
+                job = hosts.annotate("s3://inputs/speed", out, "CountedNetwork", "--actors", workers + 1)
+                told, _ = job.communicate()
+                assert job.returncode == 0, told
+                units = parsed(hosts.log)
+            by_host = {host: sum(unit.pictures for unit in units if unit.host == host) for host in ("h", "w1")}
+            rates.append(rate(units))
+            print(f"{workers + 1} hosts: {rates[-1]:.1f} pictures/s", by_host, flush=True)
+    print(f"speed-up of two hosts over one: {rates[1] / rates[0]:.2f}")
 
 
 def copy(folder: str, url: str) -> None:
