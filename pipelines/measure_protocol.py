@@ -25,7 +25,7 @@ from segface_batch.demo import FACES
 from segface_batch.inputs.fetch import unnest
 from segface_batch.output import parts, run as runs
 
-ROUNDS = 5
+ROUNDS, WRITES = 5, 2
 
 
 class Parse(UnitActor):
@@ -42,8 +42,8 @@ def plain(job: Job, planned: str, out: str, weights_sha256: str) -> None:
     staging = parts.Staging(planned)
     works = [Work(r, unit, staging.unit(r, unit)) for r in runs.plan(planned, run).ranges for unit in r.units]
     rows = Chain(job, planned, weights_sha256).units(works, actor=Parse)
-    # By default a write takes a whole CPU, and waits for one.
-    rows.write_parquet(out, ray_remote_args={"num_cpus": FETCH_CPUS})
+    # By default a write takes a whole CPU, and waits for one; without a limit a worker is started for every unit.
+    rows.write_parquet(out, ray_remote_args={"num_cpus": FETCH_CPUS}, concurrency=WRITES)
 
 
 def main(pictures: int = 400) -> None:
