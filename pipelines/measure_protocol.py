@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from segface_batch import Job, annotate, storage
-from segface_batch.actor import UnitActor, fetched
+from segface_batch.actor import UnitActor
 from segface_batch.chain import FETCH_CPUS, Chain, Work
 from segface_batch.cluster import ray_running
 from segface_batch.demo import FACES
@@ -32,7 +32,7 @@ class Parse(UnitActor):
     """The same actors, whose rows go on."""
 
     def __call__(self, unit: pa.Table) -> pa.Table:
-        return unnest(self.parse(fetched(unit, **(self.fetching or {})))["rows"])
+        return unnest(self.parsed(unit)["rows"])
 
 
 def plain(job: Job, planned: str, out: str, weights_sha256: str) -> None:

@@ -34,9 +34,11 @@ class UnitActor:
     def __call__(self, unit: pa.Table) -> pa.Table:
         """One row (range, its file, position in it, seqs, target), or of fetched's -> (target, errors, seconds, fatal),
         its rows staged."""
-        if self.fetching is not None:
-            unit = fetched(unit, **self.fetching)
-        return stage(self.parse(unit), **self.staging)
+        return stage(self.parsed(unit), **self.staging)
+
+    def parsed(self, unit: pa.Table) -> pa.Table:
+        """The same -> one row of the parser's."""
+        return self.parse(unit if self.fetching is None else fetched(unit, **self.fetching))
 
 
 def fetched(unit: pa.Table, **settings: Any) -> pa.Table:

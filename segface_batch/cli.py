@@ -77,7 +77,8 @@ def _plan(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--sample {chosen.sample}: give a whole number from 1 up")
     known = prices.read(chosen.prices) if chosen.prices else None
     from segface_batch import progress
-    from segface_batch.forecast import forecast, lines
+    from segface_batch.forecast import forecast
+    from segface_batch.forecast_table import lines
 
     line = progress.Line(sys.stderr)
     try:

@@ -160,9 +160,7 @@ def command_line() -> Parser:
     bench.add_argument("--checkpoint", metavar="NAME", default=catalog.DEMO_CHECKPOINT,
                        help="which network (default: %(default)s)")  # fmt: skip
     bench.add_argument("--weights", metavar="FILE", help="its weights, a path or URL (default: the published file)")
-    bench.add_argument(
-        "--pictures", metavar="N", type=int, help="pictures of the pipeline's part (default: 100 a core)"
-    )
+    bench.add_argument("--pictures", metavar="N", type=int, help="pictures for the pipeline (default: 100 per core)")
     bench.add_argument("--quality", action="store_true",
                        help="instead, how far the masks of each way are from torch's in float32")  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print JSON")

@@ -14,6 +14,9 @@ import segface_batch
 from segface_batch import catalog
 from tests import fault_proxy, s3_server as server_of_tests
 
+# With it every worker that Ray starts would compile its packages again, for seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 #: The smallest published checkpoint: 28 MB of weights.
 SMALL = "mobilenet_celeba_512"
 

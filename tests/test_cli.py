@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from segface_batch import catalog
 from tests.conftest import PORTRAITS
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+CORES = len(os.sched_getaffinity(0))
 
 #: What must not be loaded before a command runs.
 HEAVY = ("torch", "timm", "ray", "pyarrow", "numpy", "PIL", "duckdb", "fsspec", "huggingface_hub")
@@ -41,7 +44,7 @@ def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
         (["plan", "nowhere"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["plan", ".", "--sample", "0"], "segface-batch: --sample 0: give a whole number from 1 up"),
         (["plan", ".", "--prices", "nowhere.toml"], "segface-batch: no prices file 'nowhere.toml'"),
-        (["bench", "--pictures", "1"], "segface-batch: --pictures 1: give at least"),
+        (["bench", "--pictures", "1"], f"segface-batch: --pictures 1: give at least {32 * CORES}, 32 for each core"),
         (["bench", "--checkpoint", "swinb_lapa_512"], "frames each face by five (or LaPa's 106) landmarks"),
         (["query", "nowhere", "select 1"], "nowhere"),
         (["query", "out", "select 1", "--format", "csv", "--to", "out/stats/a.csv"], "lies inside the output"),

@@ -252,9 +252,15 @@ ON_A_GPU = """
 import sys
 import ray
 from segface_batch import annotate
+from segface_batch.chain import Chain, Work
+from segface_batch.output import run as runs
 from tests import drivers
 ray.init(num_cpus=3, num_gpus=1, include_dashboard=False)
-print(annotate(drivers.job(*sys.argv[1:])).status)
+job = drivers.job(*sys.argv[1:])
+print(annotate(job).status)
+run = runs.read(job.output)
+first = runs.plan(job.output, run).ranges[0]
+print(Chain(job, job.output, "").units([Work(first, 0, "")]))
 """
 
 
@@ -263,7 +269,8 @@ def test_where_ray_has_a_gpu_tasks_fetch_for_one_actor_on_it(tmp_path: Path) -> 
     drivers.write_pictures(tmp_path / "in")
     command = [sys.executable, "-c", ON_A_GPU, str(tmp_path / "in"), str(tmp_path / "on_gpu")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout == "{'ok': 60}\n", done.stderr
+    assert done.stdout.startswith("{'ok': 60}\n"), done.stderr
+    assert "MapBatches(fetched)" in done.stdout
     annotate(drivers.job(tmp_path / "in", tmp_path / "on_cpu"))
     assert rows(tmp_path / "on_gpu") == rows(tmp_path / "on_cpu")
     (events,) = (tmp_path / "on_gpu" / "_segface" / "events").iterdir()
