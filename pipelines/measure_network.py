@@ -3,8 +3,8 @@
     python -m pipelines.measure_network mobilenet_celeba_512 swinb_celeba_512 demo-synthetic [--rounds 5] [--compile]
 
 from a clone of the repository: published checkpoints get weights that are filled by a rule (tests/filled.py).  Two
-threads, one picture at a time; the ways take turns, and a ratio is the median of those of each round.  bf16 is left
-out on a CPU that does not have it.
+threads, one picture at a time; the ways take turns, and a ratio is the median of those of each round.  The first call
+of each warms it up, or compiles.  bf16 is left out on a CPU that does not have it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ def measure(name: str, weights: str | None, rounds: int, modes: list[quality.Mod
         parser = mode.parser(name, weights, threads=THREADS)
         ways[str(mode)] = lambda parser=parser: parser.labels(pixels)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds + 1):  # the first warms up
+    for _ in range(rounds + 1):
         for way, run in ways.items():
             started = time.perf_counter()
             run()
             seconds[way].append(time.perf_counter() - started)
     for way, taken in seconds.items():
         ratios = [base / own for base, own in zip(seconds["published"][1:], taken[1:], strict=True)]
-        print(f"| {name} | {way} | {statistics.median(taken[1:]):.3f} | {statistics.median(ratios):.2f} |", flush=True)
+        told = f"{statistics.median(taken[1:]):.3f} | {statistics.median(ratios):.2f} | {taken[0]:.1f}"
+        print(f"| {name} | {way} | {told} |", flush=True)
 
 
 if __name__ == "__main__":
@@ -57,7 +58,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
     chosen = parser.parse_args()
-    print("| checkpoint | way | s per picture | times as fast |\n|---|---|---|---|")
+    print("| checkpoint | way | s per picture | times as fast | s of the first call |\n|---|---|---|---|---|")
     for name in chosen.checkpoints:
         with tempfile.TemporaryDirectory() as folder:
             weights = None if name not in catalog.PUBLISHED else str(filled.published_file(name, Path(folder)))

@@ -246,12 +246,12 @@ class _Driver:
         stack.enter_context(ray_running())
         if (words := warning()) is not None:
             self.progress.note(f"warning: {words}")
-        job = self.chain.job
-        num_gpus, threads, (least, most) = actors(job, units)
-        cluster = resources()
+        job, cluster = self.chain.job, resources()
         self.most_publishing = NODE_PUBLISHES * int(cluster["nodes"])
-        about = {"units": units, "pictures": self.plan.pictures, "cluster": cluster}
-        about |= {"actors": [least, most], "threads": threads, "num_gpus": num_gpus}
+        about: dict[str, Any] = {"units": units, "pictures": self.plan.pictures, "cluster": cluster}
+        if units:  # else parts are to be published, and no actors needed
+            num_gpus, threads, (least, most) = actors(job, units)
+            about |= {"actors": [least, most], "threads": threads, "num_gpus": num_gpus}
         self.events = stack.enter_context(events.told(self.chain.out, job, **about))
         self.progress.phase("loading the model")
 

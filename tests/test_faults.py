@@ -81,6 +81,21 @@ def test_a_stopped_run_is_finished_by_the_same_command(
     assert drivers.parts(out) == whole
 
 
+def test_a_run_stopped_between_its_last_unit_and_its_last_part_is_finished_by_the_same_command(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    job = drivers.job(source, tmp_path / "out", part_rows=drivers.PICTURES)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("segface_batch.pipeline._Driver._publish", stopped)
+        annotate(job)
+    summary = annotate(job)
+    assert (summary.parsed, summary.status) == (0, {"ok": drivers.PICTURES})
+    assert verify(str(tmp_path / "out")).complete
+
+
 @pytest.mark.slow
 def test_a_killed_actor_or_worker_is_replaced(
     source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
