@@ -5,10 +5,14 @@ The seeds of what is random are printed; tests/fault_storm.py goes on for hundre
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import random
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +23,7 @@ import ray
 
 from segface_batch import annotate, storage
 from segface_batch.output.verify import verify
+from segface_batch.storage import failpoint
 from tests import drivers, fault_proxy, s3_server as server_of_tests, stand_in
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -88,12 +93,60 @@ def test_a_run_stopped_between_its_last_unit_and_its_last_part_is_finished_by_th
         raise KeyboardInterrupt
 
     job = drivers.job(source, tmp_path / "out", part_rows=drivers.PICTURES)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("segface_batch.pipeline._Driver._publish", stopped)
-        annotate(job)
+        with pytest.raises(KeyboardInterrupt):
+            annotate(job)
     summary = annotate(job)
     assert (summary.parsed, summary.status) == (0, {"ok": drivers.PICTURES})
     assert verify(str(tmp_path / "out")).complete
+
+
+class Stopped(BaseException):
+    """As if the process ended there, for nobody catches it."""
+
+
+@contextlib.contextmanager
+def stopped_at(write: int) -> Iterator[list[str]]:
+    """The driver stops when it has written, or is about to remove, so many objects; the last one's place, if it did."""
+    places, stop = itertools.count(1), []
+
+    def reached(moment: str, place: str) -> None:
+        driver = threading.current_thread() is threading.main_thread()
+        if driver and moment in ("after", "removing") and next(places) == write:
+            stop.append(place)
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Stopped):
+        patch.setattr(failpoint, "reached", reached)
+        yield stop
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "status"), [("new", {"error": 1, "ok": 10}), ("retry_errors", {"ok": 10})])
+def test_a_driver_that_stops_after_any_of_its_writes_is_followed_by_one_that_finishes(
+    asked: str, status: dict[str, int], tmp_path: Path
+) -> None:
+    folder, before = tmp_path / "in", tmp_path / "before"
+    drivers.write_pictures(folder, 10)
+    good = (folder / "0007.png").read_bytes()
+    (folder / "0007.png").write_bytes(good[:1000])
+    annotate(drivers.job(folder, before, part_rows=8))
+    for name in ("0007.png", "0010.png"):
+        (folder / name).write_bytes(good)
+    write, stop = 0, ["not yet"]
+    while stop:
+        write += 1
+        shutil.copytree(before, out := tmp_path / f"out-{write}")
+        # The lease that the first leaves names this process, which still lives.
+        job = drivers.job(folder, out, part_rows=8, takeover=True, **{asked: True})
+        with stopped_at(write) as stop:
+            annotate(job)
+        annotate(job)
+        report = verify(str(out))
+        assert report.complete, (write, report)
+        assert report.status == status, (write, report)
+    assert write > 5
 
 
 @pytest.mark.slow
