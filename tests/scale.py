@@ -3,9 +3,9 @@
     python -m tests.scale 1000 10000 100000 1000000
 
 Every picture of the manifest is the same tiny file under a name of its own.  Prints for each number the seconds of the
-run, of which start-up, and milliseconds per picture after that; of the same command when all is done, and when the last
-part and all that came after it are missing (a resume); of `verify` and `verify --quick`; and peak memory of the driver
-and, in the run, of the largest worker.
+run, of which start-up, milliseconds per picture after that, and how these grow in the run; of the same command when all
+is done, and when the last part and all that came after it are missing (a resume); of `verify` and `verify --quick`; and
+peak memory of the driver and, in the run, of the largest worker.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from segface_batch import bench
 from tests import drivers
 
 #: Seconds between looks at the memory of the command, and of its workers, which are many.
@@ -51,15 +52,36 @@ def watched(command: list[str]) -> tuple[float, float, float, str]:
     return time.monotonic() - started, peak, of_workers, printed
 
 
-#: A run in a process of its own: prints seconds of start-up and per picture.
+class Growth(bench.Clock):
+    """Also times when a tenth, half and nine tenths of the pictures were done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: dict[float, tuple[float, int]] = {}
+
+    def pictures(self, done: int, total: int, errors: int) -> None:
+        super().pictures(done, total, errors)
+        for share in (0.1, 0.5, 0.9):
+            if done >= share * total:
+                self.at.setdefault(share, self.last)
+
+    @property
+    def ratio(self) -> float:
+        """Seconds per picture between half and nine tenths, to those before."""
+        begin, middle, end = self.at.values()
+        early, late = ((b - a) / max(1, n - m) for (a, m), (b, n) in ((begin, middle), (middle, end)))
+        return late / early
+
+
+#: A run in a process of its own: prints seconds of start-up and per picture, and how these grow.
 RUN = """
 import os, sys
-from segface_batch import Job, annotate, bench
-from tests import drivers
-clock = bench.Clock()
+from segface_batch import Job, annotate
+from tests import drivers, scale
+clock = scale.Growth()
 source, out, rows = sys.argv[1:]
 annotate(Job(source, out, checkpoint=drivers.CHECKPOINT, parser="tests.stand_in:Free", part_rows=int(rows)), clock)
-print(clock.start_seconds, clock.seconds_per_picture(len(os.sched_getaffinity(0))))
+print(clock.start_seconds, clock.seconds_per_picture(len(os.sched_getaffinity(0))), clock.ratio)
 """
 
 
@@ -77,10 +99,10 @@ def main(numbers: list[int]) -> None:
             words += ["--parser", "tests.stand_in:Free", "--part-rows", rows]
             run = [sys.executable, "-c", RUN, *map(str, (folder / "manifest.csv", out, rows))]
             seconds, peak, of_workers, printed = watched(run)
-            start, each = map(float, printed.split()[-2:])
+            start, each, growth = map(float, printed.split()[-3:])
             print(
-                f"{pictures:,} pictures: start-up {start:.1f} s, then {1000 * each:.3f} ms per picture; largest worker "
-                f"{of_workers:.0f} MB",
+                f"{pictures:,} pictures: start-up {start:.1f} s, then {1000 * each:.3f} ms per picture, {growth:.2f} "
+                f"times as much in the second half as in the first; largest worker {of_workers:.0f} MB",
                 flush=True,
             )
             found = {"run": (seconds, peak), "rerun": timed(*words)}
