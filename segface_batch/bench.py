@@ -141,10 +141,10 @@ def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
     spent: dict[str, list[float]] = {"bare loop": [], "annotate": []}
     starts = []
     sha256 = weights_of(job, Silence())
+    with ray_running():
+        num_gpus, threads, (_, most) = actors(job, len(paths))
+    arguments = Chain(job, job.output, sha256).arguments(num_gpus, threads)["parser"]
     for number in range(rounds):
-        with ray_running():
-            num_gpus, threads, (_, most) = actors(job, len(paths))
-        arguments = Chain(job, job.output, sha256).arguments(num_gpus, threads)["parser"]
         spent["bare loop"].append(_bare_seconds(paths, arguments, most) / len(paths))
         clock = Clock()
         out = f"{job.output}-{number}"

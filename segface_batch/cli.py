@@ -89,7 +89,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(None if found is None else found.as_dict(), indent=1))
     else:
-        print("all is done; nothing is left to plan" if found is None else "\n".join(lines(found)))
+        print("every picture is parsed; nothing is left to plan" if found is None else "\n".join(lines(found)))
     return 0
 
 

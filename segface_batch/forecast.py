@@ -123,7 +123,7 @@ class _Work:
 def forecast(
     job: Job, sample: int = 64, prices: Prices | None = None, progress: Progress | None = None
 ) -> Forecast | None:
-    """Try `sample` pictures of the job or a few more; None where nothing is left to do.
+    """Try `sample` pictures of the job or a few more; None where nothing is left to parse.
 
     ValueError and OSError, in one line, for what the user can mend; RuntimeError for what would end the job.
     """

@@ -253,8 +253,8 @@ class _Driver:
         if units:  # else parts are to be published, and no actors needed
             num_gpus, threads, (least, most) = actors(job, units)
             about |= {"actors": [least, most], "threads": threads, "num_gpus": num_gpus}
+            self.progress.phase("loading the model")
         self.events = stack.enter_context(events.told(self.chain.out, job, **about))
-        self.progress.phase("loading the model")
 
     def finish(self, todo: dict[Range, list[int]]) -> None:
         """Parse, stage and publish what is to do."""
