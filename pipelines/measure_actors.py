@@ -1,9 +1,9 @@
-"""How a CPU is best divided: actors side by side, or threads inside one; one picture at a time, or more.
+"""How a CPU is best divided: actors side by side, or threads inside one; one image at a time, or more.
 
     python pipelines/measure_actors.py WEIGHTS [CHECKPOINT]
 
-Prints pictures/s of the parser alone for every division of the cores, in paired rounds, as ratios to one actor with
-all threads and one picture at a time.
+Prints images/s of the parser alone for every division of the cores, in paired rounds, as ratios to one actor with
+all threads and one image at a time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import time
 
 import numpy as np
 
-ROUNDS, PICTURES = 5, 8
+ROUNDS, IMAGES = 5, 8
 
 
 def work(checkpoint: str, weights: str, threads: int, batch: int, barrier, seconds) -> None:
-    """One process: a round of PICTURES pictures whenever all processes are ready."""
+    """One process: a round of IMAGES images whenever all processes are ready."""
     from segface_batch import FaceParser, catalog
 
     parser = FaceParser(checkpoint, weights=weights, device="cpu", threads=threads, batch_size=batch)
     side = catalog.find(checkpoint).resolution
-    pixels = np.random.default_rng(0).integers(0, 255, (PICTURES, side, side, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (IMAGES, side, side, 3), dtype=np.uint8)
     parser.labels(pixels[:batch])
     for _ in range(ROUNDS):
         barrier.wait()
@@ -48,10 +48,10 @@ def main(weights: str, checkpoint: str = "mobilenet_celeba_512") -> None:
         median = statistics.median(seconds.get() for _ in range(ROUNDS * actors))
         for process in processes:
             process.join()
-        rate = actors * PICTURES / median
+        rate = actors * IMAGES / median
         base = base or rate
         print(
-            f"{actors} actors x {threads} threads, batch {batch}: {rate:.2f} pictures/s, {rate / base:.2f}x", flush=True
+            f"{actors} actors x {threads} threads, batch {batch}: {rate:.2f} images/s, {rate / base:.2f}x", flush=True
         )
 
 

@@ -3,7 +3,7 @@
     python pipelines/measure_host.py [FOLDER]
 
 FOLDER is written by `python -m pipelines.demo_model.render FOLDER --size 1024 --faces 24 --first-seed 2000000`; without
-it the same faces come enlarged from 256 px.  Frames and masks of 512 px, one thread; medians of interleaved rounds.
+it the same faces come enlarged from 256 px.  Crops and masks of 512 px, one thread; medians of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from PIL import Image
 from segface_batch import FaceParser, catalog
 from segface_batch.curate.evaluate import counted_pairs, f1
 from segface_batch.demo import FACES, TRUTH
-from segface_batch.inputs.decode import decode, decode_reduced
-from segface_batch.inputs.framing import frame, frame_whole
-from segface_batch.output import masks, statistics as counts
+from segface_batch.images import masks, statistics as counts
+from segface_batch.images.crop import crop_image, crop_whole
+from segface_batch.images.decode import decode, decode_reduced
 
 ROUNDS, LIMIT, LARGE, BICUBIC = 9, 10**8, catalog.find("mobilenet_celeba_512"), Image.Resampling.BICUBIC
 
@@ -42,9 +42,9 @@ def main(images: Path = FACES / "rendered", labels: Path = TRUTH / "rendered") -
     mask, jpeg = np.asarray(truth[0].resize((512, 512), Image.Resampling.NEAREST)), jpegs[0]
     steps = {
         "decode": lambda: decode(jpeg, LIMIT),
-        "decode and frame, exact": lambda: frame(decode(jpeg, LIMIT), LARGE),
-        "decode and frame, near": lambda: frame(decode(jpeg, LIMIT), LARGE, near=True),
-        "decode and frame, fast": lambda: frame_whole(*decode_reduced(jpeg, LIMIT, 512), LARGE),
+        "decode and crop, exact": lambda: crop_image(decode(jpeg, LIMIT), LARGE),
+        "decode and crop, near": lambda: crop_image(decode(jpeg, LIMIT), LARGE, near=True),
+        "decode and crop, fast": lambda: crop_whole(*decode_reduced(jpeg, LIMIT, 512), LARGE),
         "  obvious: open, convert, resize, normalise": lambda: obvious(jpeg),
         "statistics": lambda: counts.class_pixels(mask, 19),
         "  obvious: a sum for each class": lambda: [(mask == index).sum() for index in range(19)],
@@ -59,9 +59,9 @@ def main(images: Path = FACES / "rendered", labels: Path = TRUTH / "rendered") -
     for step, seconds in spent.items():
         print(f"{statistics.median(seconds[1:]) * 1000:7.2f} ms  {step}")
     side, small = parser.checkpoint.resolution, parser.checkpoint
-    exact = parser.labels(np.stack([frame(decode(each, LIMIT), small).pixels for each in jpegs]))
-    near = parser.labels(np.stack([frame(decode(each, LIMIT), small, near=True).pixels for each in jpegs]))
-    fast = parser.labels(np.stack([frame_whole(*decode_reduced(each, LIMIT, side), small).pixels for each in jpegs]))
+    exact = parser.labels(np.stack([crop_image(decode(each, LIMIT), small).pixels for each in jpegs]))
+    near = parser.labels(np.stack([crop_image(decode(each, LIMIT), small, near=True).pixels for each in jpegs]))
+    fast = parser.labels(np.stack([crop_whole(*decode_reduced(each, LIMIT, side), small).pixels for each in jpegs]))
     true = np.stack([np.asarray(each.resize((side, side), Image.Resampling.NEAREST)) for each in truth])
     for name, found in (("near", near), ("fast", fast)):
         before, after = (np.nanmean(f1(counted_pairs(true, each, 19))) for each in (exact, found))

@@ -1,8 +1,8 @@
-"""Memory of an actor with large pictures and many faces: the most that its process has held, for one picture of a kind.
+"""Memory of an actor with large images and many faces: the most that its process has held, for one image of a kind.
 
     python -m pipelines.measure_memory                    # from a clone; demo-synthetic
 
-Each kind has a process of its own, which parses three such pictures one after the other in one thread; the first line
+Each kind has a process of its own, which parses three such images one after the other in one thread; the first line
 is what the process holds before any.
 """
 
@@ -16,10 +16,10 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
+from segface_batch.pipeline.parse import ParseUnits
 
-from segface_batch import metrics
 from segface_batch.demo import FACES
-from segface_batch.parse import ParseUnits
+from segface_batch.pipeline import metrics
 
 PARSER = {"checkpoint": "demo-synthetic", "device": "cpu", "threads": 1, "engine": "torch"}
 
@@ -48,10 +48,10 @@ def photograph(width: int, height: int, columns: int, rows: int) -> bytes:
 def main(kind: str | None = None, file: str = "") -> None:
     if kind is None:
         for name, sizes in KINDS.items():
-            with tempfile.NamedTemporaryFile(suffix=".jpg") as picture:
-                picture.write(photograph(*sizes) if sizes[0] else b"")
-                picture.flush()
-                subprocess.run([sys.executable, "-m", "pipelines.measure_memory", name, picture.name], check=True)
+            with tempfile.NamedTemporaryFile(suffix=".jpg") as image:
+                image.write(photograph(*sizes) if sizes[0] else b"")
+                image.flush()
+                subprocess.run([sys.executable, "-m", "pipelines.measure_memory", name, image.name], check=True)
         return
     parser, rows = ParseUnits(PARSER, 80_000_000, detector={"name": "mtcnn"}, mask_space="image"), []
     assert parser.detector is not None  # loaded now

@@ -3,7 +3,7 @@
     python -m pipelines.measure_network mobilenet_celeba_512 swinb_celeba_512 demo-synthetic [--rounds 5] [--compile]
 
 from a clone of the repository: published checkpoints get weights that are filled by a rule (tests/filled.py).  Two
-threads, one picture at a time; the ways take turns, and a ratio is the median of those of each round.  The first call
+threads, one image at a time; the ways take turns, and a ratio is the median of those of each round.  The first call
 of each warms it up, or compiles.  bf16 is left out on a CPU that does not have it.
 """
 
@@ -58,7 +58,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
     chosen = parser.parse_args()
-    print("| checkpoint | way | s per picture | times as fast | s of the first call |\n|---|---|---|---|---|")
+    print("| checkpoint | way | s per image | times as fast | s of the first call |\n|---|---|---|---|---|")
     for name in chosen.checkpoints:
         with tempfile.TemporaryDirectory() as folder:
             weights = None if name not in catalog.PUBLISHED else str(filled.published_file(name, Path(folder)))

@@ -1,6 +1,6 @@
 """Whether `segface-batch plan` tells the truth: what it says, beside the run that follows.
 
-    python pipelines/measure_plan.py [PICTURES [CHECKPOINT [WEIGHTS]]]
+    python pipelines/measure_plan.py [IMAGES [CHECKPOINT [WEIGHTS]]]
 
 Rendered faces, in paired rounds, each command in a process of its own; prints predicted and real wall
 time and bytes written.
@@ -29,10 +29,10 @@ def command(*words: object) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - started
 
 
-def main(pictures: str = "400", checkpoint: str = "demo-synthetic", weights: str | None = None) -> None:
+def main(images: str = "400", checkpoint: str = "demo-synthetic", weights: str | None = None) -> None:
     options = ["--checkpoint", checkpoint, *(["--weights", weights] if weights else [])]
     ratios = []
-    with bench.corpus(int(pictures)) as folder:
+    with bench.corpus(int(images)) as folder:
         for number in range(ROUNDS):
             told, _ = command("plan", folder / "in", folder / f"out-{number}", *options, "--json")
             _, real = command("annotate", folder / "in", folder / f"out-{number}", *options)
@@ -45,7 +45,7 @@ def main(pictures: str = "400", checkpoint: str = "demo-synthetic", weights: str
                 f"{ratios[-1]:.3f}; bytes written, ratio {found['rest']['written_bytes'] / size:.3f}",
                 flush=True,
             )
-    print(f"{checkpoint}, {pictures} pictures: predicted / real wall time {statistics.median(ratios):.3f}")
+    print(f"{checkpoint}, {images} images: predicted / real wall time {statistics.median(ratios):.3f}")
 
 
 if __name__ == "__main__":

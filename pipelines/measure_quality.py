@@ -3,7 +3,7 @@
     python -m pipelines.measure_quality [CHECKPOINT ...] [--compile]
 
 from a clone of the repository: checkpoints get weights that are filled by a rule (tests/filled.py), and parse the two
-recorded pictures.  Prints Markdown; about a minute per checkpoint (compiling: several), 400 MB of disk.
+recorded images.  Prints Markdown; about a minute per checkpoint (compiling: several), 400 MB of disk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from segface_batch.catalog import PUBLISHED
 from segface_batch.model import quality
 from tests import filled
-from tests.parity_table import framed, golden
+from tests.programs.parity_table import crop, golden
 
 
 def main(*arguments: str) -> None:
@@ -30,9 +30,9 @@ def main(*arguments: str) -> None:
         for name in [each for each in arguments if each in PUBLISHED] or PUBLISHED:
             with tempfile.TemporaryDirectory() as folder:
                 weights = filled.published_file(name, Path(folder))
-                frames = [framed(PUBLISHED[name], picture) for picture in golden(name).meta["pictures"]]
-                fives = [frame.landmarks for frame in frames if frame.landmarks is not None]
-                pixels = np.stack([frame.pixels for frame in frames])
+                crops = [crop(PUBLISHED[name], image) for image in golden(name).meta["pictures"]]
+                fives = [crop.landmarks for crop in crops if crop.landmarks is not None]
+                pixels = np.stack([crop.pixels for crop in crops])
                 yield from quality.agreements(name, str(weights), pixels, np.stack(fives) if fives else None, modes)
 
     for line in quality.table(rows()):

@@ -1,4 +1,4 @@
-"""FaceParser inside a Ray Data pipeline of your own: hair share of every picture, sorted.
+"""FaceParser inside a Ray Data pipeline of your own: hair share of every image, sorted.
 
 python pipelines/own_pipeline.py FOLDER [WEIGHTS]
 """

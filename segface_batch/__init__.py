@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segface_batch.job import Job
-    from segface_batch.model.parser import FaceParser
-    from segface_batch.pipeline import Summary, annotate
+    from segface_batch.model.face_parser import FaceParser
+    from segface_batch.pipeline.driver import annotate
+    from segface_batch.pipeline.summary import Summary
 
 __all__ = ["FaceParser", "Job", "Summary", "annotate"]
 
 _HOMES = {
-    "FaceParser": "segface_batch.model.parser",
+    "FaceParser": "segface_batch.model.face_parser",
     "Job": "segface_batch.job",
-    "Summary": "segface_batch.pipeline",
-    "annotate": "segface_batch.pipeline",
+    "Summary": "segface_batch.pipeline.summary",
+    "annotate": "segface_batch.pipeline.driver",
 }
 
 

@@ -1,7 +1,7 @@
 """What this machine does, as ratios from one paired run: the host's steps, the network, and the pipeline around them.
 
-Every section is a function that returns rows: seconds per picture, medians of interleaved rounds, and their ratio to
-the section's first row.  The pictures are the embedded faces, enlarged to the 1024 pixels of CelebAMask-HQ's.
+Every section is a function that returns rows: seconds per image, medians of interleaved rounds, and their ratio to
+the section's first row.  The images are the embedded faces, enlarged to the 1024 pixels of CelebAMask-HQ's.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from segface_batch.model import engine
 
 ROUNDS = 5
 
-#: Pictures of a round, of the steps of the host and of the network.
-HOST_PICTURES, NETWORK_PICTURES = 24, 4
+#: Images of a round, of the steps of the host and of the network.
+HOST_IMAGES, NETWORK_IMAGES = 24, 4
 
-#: Side of the pictures, and quality of their JPEG.
+#: Side of the images, and quality of their JPEG.
 SIDE, QUALITY = 1024, 90
 
 
@@ -65,7 +65,7 @@ def faces() -> list[bytes]:
 
 @contextmanager
 def corpus(count: int) -> Iterator[Path]:
-    """A folder `in` of so many pictures, in a folder that goes when all is done."""
+    """A folder `in` of so many images, in a folder that goes when all is done."""
     with tempfile.TemporaryDirectory() as name:
         (folder := Path(name) / "in").mkdir()
         for number, data in zip(range(count), itertools.cycle(faces())):
@@ -75,18 +75,18 @@ def corpus(count: int) -> Iterator[Path]:
 
 def host(checkpoint: str, rounds: int = ROUNDS) -> list[Row]:
     """The steps before and after the network, on one thread; `all` is their sum."""
-    from segface_batch.inputs.decode import decode
-    from segface_batch.inputs.framing import frame
-    from segface_batch.output import masks
-    from segface_batch.output.statistics import class_pixels
+    from segface_batch.images import masks
+    from segface_batch.images.crop import crop_image
+    from segface_batch.images.decode import decode
+    from segface_batch.images.statistics import class_pixels
 
     found = catalog.find(checkpoint)
-    data = faces()[:HOST_PICTURES]
+    data = faces()[:HOST_IMAGES]
     images = [decode(each, DEFAULT_MAX_PIXELS) for each in data]
     labels = [_truth(path, found.resolution) for path in sorted((FACES.parent / "truth").rglob("*.png"))[: len(data)]]
     steps: dict[str, Callable[[], Any]] = {
         "decode": lambda: [decode(each, DEFAULT_MAX_PIXELS) for each in data],
-        "frame": lambda: [frame(image, found) for image in images],
+        "crop": lambda: [crop_image(image, found) for image in images],
         "statistics": lambda: [class_pixels(mask, len(found.dataset.classes)) for mask in labels],
         "png": lambda: [masks.encode(mask) for mask in labels],
     }
@@ -98,15 +98,15 @@ def network(checkpoint: str, weights: str | None = None, rounds: int = ROUNDS) -
     """The network in each of its `modes`, with all threads of the machine (or its GPU), one batch after another."""
     import numpy as np
 
-    from segface_batch.model.parser import FaceParser
+    from segface_batch.model.face_parser import FaceParser
 
     ways: dict[str, Callable[[], Any]] = {}
-    count = NETWORK_PICTURES
+    count = NETWORK_IMAGES
     for name, arguments in modes().items():
         parser = FaceParser(checkpoint, weights=weights, **arguments)
-        count = max(NETWORK_PICTURES, parser.batch_size)
+        count = max(NETWORK_IMAGES, parser.batch_size)
         side = parser.checkpoint.resolution
-        pixels = [np.asarray(Image.open(BytesIO(data)).resize((side, side))) for data in faces()[:NETWORK_PICTURES]]
+        pixels = [np.asarray(Image.open(BytesIO(data)).resize((side, side))) for data in faces()[:NETWORK_IMAGES]]
         batch = np.resize(np.stack(pixels), (count, side, side, 3))
         ways[name] = lambda parser=parser, batch=batch: parser.labels(batch)
 
@@ -124,7 +124,7 @@ def quality(checkpoint: str, weights: str | None = None) -> Iterator[str]:
     if checkpoint == catalog.DEMO_CHECKPOINT:
         return measured.table(measured.scores(ways))
     side = catalog.find(checkpoint).resolution
-    pixels = [np.asarray(Image.open(BytesIO(data)).resize((side, side))) for data in faces()[:NETWORK_PICTURES]]
+    pixels = [np.asarray(Image.open(BytesIO(data)).resize((side, side))) for data in faces()[:NETWORK_IMAGES]]
     return measured.table(measured.agreements(checkpoint, weights, np.stack(pixels), modes=ways))
 
 
@@ -133,9 +133,9 @@ def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
 
     The loop reads, decodes, parses and encodes with as many processes as the job has actors, and writes nothing.
     """
-    from segface_batch.chain import Chain, actors
-    from segface_batch.cluster import ray_running
-    from segface_batch.pipeline import Silence, annotate, weights_of
+    from segface_batch.pipeline.cluster import ray_running
+    from segface_batch.pipeline.dataset import Chain, actors
+    from segface_batch.pipeline.driver import Silence, annotate, weights_of
 
     paths = sorted(Path(job.inputs[0]).iterdir())
     spent: dict[str, list[float]] = {"bare loop": [], "annotate": []}
@@ -149,7 +149,7 @@ def overhead(job: Job, rounds: int = 1) -> tuple[list[Row], float]:
         clock = Clock()
         out = f"{job.output}-{number}"
         annotate(Job(**{**vars(job), "output": out}), clock)
-        spent["annotate"].append(clock.seconds_per_picture(most))
+        spent["annotate"].append(clock.seconds_per_image(most))
         starts.append(clock.start_seconds)
         shutil.rmtree(out)
     return _rows("pipeline", {name: statistics.median(s) for name, s in spent.items()}), statistics.median(starts)
@@ -166,7 +166,7 @@ class Clock:
 
     def note(self, text: str) -> None: ...
 
-    def pictures(self, done: int, total: int, errors: int) -> None:
+    def images(self, done: int, total: int, errors: int) -> None:
         self.last = (time.monotonic(), done)
         self.first = self.last if self.first[1] == 0 else self.first
 
@@ -174,7 +174,7 @@ class Clock:
     def start_seconds(self) -> float:
         return self.first[0] - self.started
 
-    def seconds_per_picture(self, actors: int) -> float:
+    def seconds_per_image(self, actors: int) -> float:
         """When an actor has its first unit of rows, the others nearly have theirs too."""
         return (self.last[0] - self.first[0]) / (self.last[1] - actors * self.first[1])
 
@@ -195,21 +195,21 @@ def _bare_seconds(paths: Sequence[Path], arguments: dict[str, Any], processes: i
 
 
 def _bare(paths: Sequence[Path], arguments: dict[str, Any], barrier: Any, seconds: Any) -> None:
-    """One process of the loop: a picture, or a batch of them, after the other."""
+    """One process of the loop: an image, or a batch of them, after the other."""
     import numpy as np
 
-    from segface_batch.inputs.decode import decode
-    from segface_batch.inputs.framing import frame
-    from segface_batch.model.parser import FaceParser
-    from segface_batch.output import masks
-    from segface_batch.output.statistics import class_pixels
+    from segface_batch.images import masks
+    from segface_batch.images.crop import crop_image
+    from segface_batch.images.decode import decode
+    from segface_batch.images.statistics import class_pixels
+    from segface_batch.model.face_parser import FaceParser
 
     parser = FaceParser(**arguments)
     classes = len(parser.checkpoint.dataset.classes)
 
     def work(some: Sequence[Path]) -> None:
-        frames = [frame(decode(path.read_bytes(), DEFAULT_MAX_PIXELS), parser.checkpoint).pixels for path in some]
-        for mask in parser.labels(np.stack(frames)):
+        crops = [crop_image(decode(path.read_bytes(), DEFAULT_MAX_PIXELS), parser.checkpoint).pixels for path in some]
+        for mask in parser.labels(np.stack(crops)):
             class_pixels(mask, classes)
             masks.encode(mask)
 
@@ -222,12 +222,12 @@ def _bare(paths: Sequence[Path], arguments: dict[str, Any], barrier: Any, second
 
 
 def bottleneck(rows: Sequence[Row]) -> str:
-    """Which of host and network (in float32) takes the longer for a picture, on all cores, in a sentence."""
+    """Which of host and network (in float32) takes the longer for an image, on all cores, in a sentence."""
     cores = len(os.sched_getaffinity(0))
     host = sum(row.seconds for row in rows if (row.section, row.name) == ("host", "all")) / cores
     network = min(row.seconds for row in rows if row.section == "network" and row.name.endswith("fp32"))
     slow = "the network" if network > host else "the host"
-    return f"{slow}: {1000 * network:.1f} ms per picture in the network, {1000 * host:.1f} beside it on {cores} cores"
+    return f"{slow}: {1000 * network:.1f} ms per image in the network, {1000 * host:.1f} beside it on {cores} cores"
 
 
 def _truth(path: Path, side: int) -> Any:
@@ -237,14 +237,14 @@ def _truth(path: Path, side: int) -> Any:
         return np.asarray(image.resize((side, side), Image.Resampling.NEAREST))
 
 
-def _medians(ways: dict[str, Callable[[], Any]], pictures: int, rounds: int) -> dict[str, float]:
-    """Seconds per picture of each way, in interleaved rounds after one that warms up."""
+def _medians(ways: dict[str, Callable[[], Any]], images: int, rounds: int) -> dict[str, float]:
+    """Seconds per image of each way, in interleaved rounds after one that warms up."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, work in ways.items():
             started = time.perf_counter()
             work()
-            spent[name].append((time.perf_counter() - started) / pictures)
+            spent[name].append((time.perf_counter() - started) / images)
     return {name: statistics.median(seconds[1:]) for name, seconds in spent.items()}
 
 

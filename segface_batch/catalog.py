@@ -18,7 +18,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FaceClass:
-    """One class of a data set: its name there, what it covers, and its colour (RGB) in pictures."""
+    """One class of a data set: its name there, what it covers, and its colour (RGB) in images."""
 
     name: str
     meaning: str
@@ -29,7 +29,7 @@ class FaceClass:
 class Dataset:
     """A labelled data set: the position of a class in `classes` is its id in every mask.
 
-    `landmarks` says what a picture must bring along, besides its pixels, to be framed as in training:
+    `landmarks` says what an image must bring along, besides its pixels, to be cropped as in training:
     "" nothing, "five" the eyes, nose tip and mouth corners (LaPa's warp), "68" the iBUG points (Helen's crop).
     """
 
@@ -42,7 +42,7 @@ class Dataset:
         return tuple(face_class.name for face_class in self.classes)
 
 
-#: Class id that means "everything else" in every table; no picture paints it.
+#: Class id that means "everything else" in every table; no image paints it.
 BACKGROUND = 0
 
 

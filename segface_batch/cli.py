@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from segface_batch import catalog, prices
+from segface_batch import catalog
 from segface_batch.command_line import command_line
+from segface_batch.forecast import prices
 from segface_batch.job import Job
 from segface_batch.storage import configure, options
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _terminate(number: int, crop: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
@@ -77,8 +78,8 @@ def _plan(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--sample {chosen.sample}: give a whole number from 1 up")
     known = prices.read(chosen.prices) if chosen.prices else None
     from segface_batch import progress
-    from segface_batch.forecast import forecast
-    from segface_batch.forecast_table import lines
+    from segface_batch.forecast.forecast import forecast
+    from segface_batch.forecast.text import lines
 
     line = progress.Line(sys.stderr)
     try:
@@ -89,7 +90,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(None if found is None else found.as_dict(), indent=1))
     else:
-        print("every picture is parsed; nothing is left to plan" if found is None else "\n".join(lines(found)))
+        print("every image is parsed; nothing is left to plan" if found is None else "\n".join(lines(found)))
     return 0
 
 
@@ -97,16 +98,16 @@ def _bench(chosen: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:  # checks the settings
         Job(folder, "memory://segface-bench", checkpoint=chosen.checkpoint, weights=chosen.weights)
     cores = len(os.sched_getaffinity(0))
-    pictures = 100 * cores if chosen.pictures is None else chosen.pictures
-    if pictures < 32 * cores:
-        raise ValueError(f"--pictures {pictures}: give at least {32 * cores}, 32 for each core")
+    images = 100 * cores if chosen.images is None else chosen.images
+    if images < 32 * cores:
+        raise ValueError(f"--images {images}: give at least {32 * cores}, 32 for each core")
     from segface_batch import bench
 
     if chosen.quality:
         print("\n".join(bench.quality(chosen.checkpoint, chosen.weights)))
         return 0
     rows = bench.host(chosen.checkpoint) + bench.network(chosen.checkpoint, chosen.weights)
-    with bench.corpus(pictures) as folder:
+    with bench.corpus(images) as folder:
         job = Job(str(folder / "in"), str(folder / "out"), checkpoint=chosen.checkpoint, weights=chosen.weights)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # as in _run
             pipeline, start = bench.overhead(job)
@@ -114,7 +115,7 @@ def _bench(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps({"rows": [vars(row) for row in rows], "start_seconds": start}, indent=1))
         return 0
-    print("section   step          ms per picture   ratio")
+    print("section   step          ms per image   ratio")
     for row in rows:
         print(f"{row.section:<10}{row.name:<14}{1000 * row.seconds:>14.1f}{row.ratio:>8.2f}")
     print(f"start-up: {start:.0f} s; bottleneck: {bench.bottleneck(rows)}")
@@ -124,7 +125,8 @@ def _bench(chosen: argparse.Namespace) -> int:
 def _run(job: Job) -> None:
     """Annotate, and tell on stderr what goes on."""
     from segface_batch import progress
-    from segface_batch.pipeline import annotate
+    from segface_batch.pipeline.driver import annotate
+    from segface_batch.pipeline.summary import report
 
     if note := catalog.find(job.checkpoint).note:
         print(f"{job.checkpoint}: {note}", file=sys.stderr)
@@ -135,7 +137,7 @@ def _run(job: Job) -> None:
             summary = annotate(job, line)
     finally:
         line.end()
-    print(progress.report(summary), file=sys.stderr)
+    print(report(summary), file=sys.stderr)
 
 
 def _demo(chosen: argparse.Namespace) -> int:
@@ -204,7 +206,7 @@ def _show(chosen: argparse.Namespace) -> int:
     _use_storage(chosen)
     if chosen.image_id is None:
         if chosen.face is not None:
-            raise ValueError(f"--face {chosen.face} is for one picture: give its IMAGE_ID too")
+            raise ValueError(f"--face {chosen.face} is for one image: give its IMAGE_ID too")
         from segface_batch.curate.sheet import sheet
 
         print(sheet(chosen.out, Path(chosen.to or "sheet.png")))

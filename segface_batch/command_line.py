@@ -25,13 +25,13 @@ examples:
   segface-batch annotate faces/ out/
   segface-batch annotate faces/ out/ --checkpoint mobilenet_celeba_512     # much faster on a CPU
   segface-batch annotate faces/ out/ --decode fast                         # large JPEGs, not to the last bit
-  segface-batch annotate photographs/ out/ --faces detect                   # any pictures: a row for each face
+  segface-batch annotate photographs/ out/ --faces detect                   # any images: a row for each face
   segface-batch annotate manifest.csv out/ --checkpoint swinb_lapa_512     # columns uri, landmarks
   segface-batch annotate faces/ out/ --weights model_299.pt --checkpoint swinb_celeba_512
   segface-batch annotate s3://bucket/faces s3://bucket/out
-  segface-batch annotate shards/ more.parquet out/                         # WebDataset tars, Parquet with pictures
+  segface-batch annotate shards/ more.parquet out/                         # WebDataset tars, Parquet with images
   segface-batch annotate manifest.csv out/ --columns source,license        # these are repeated in stats
-  segface-batch annotate faces/ out/ --new                                 # later: pictures added since
+  segface-batch annotate faces/ out/ --new                                 # later: images added since
   RAY_ADDRESS=10.0.0.1:6379 segface-batch annotate s3://bucket/faces s3://bucket/out --num-gpus 1 --actors 8:8
 
 The same command again finishes what is missing and changes nothing when all is done.
@@ -65,13 +65,13 @@ examples:
   segface-batch verify out/
   segface-batch verify s3://bucket/out --quick    # keys and counts, without reading every byte
 
-Exit code 0: every planned picture is there exactly once and the files are those that were written; else 1.
+Exit code 0: every planned image is there exactly once and the files are those that were written; else 1.
 """
 
 QUERY_EXAMPLES = """\
 examples:
   segface-batch query out/ "select image_id, frac_hair from stats where status = 'ok' order by frac_hair desc limit 5"
-  segface-batch query out/ "select error, count(*) as pictures from stats group by all"
+  segface-batch query out/ "select error, count(*) as images from stats group by all"
   segface-batch query out/ "select image_id, px_eye_g from stats where px_eye_g > 400" --format csv > glasses.csv
   segface-batch query out/ "select * from masks semi join stats using (unit, seq)" --format parquet --to m.parquet
 """
@@ -87,7 +87,7 @@ not for data that you keep.
 
 SHOW_EXAMPLES = """\
 examples:
-  segface-batch show out/                  # the first pictures on one sheet
+  segface-batch show out/                  # the first images on one sheet
   segface-batch show out/ some/face.jpg
 """
 
@@ -143,8 +143,8 @@ def command_line() -> Parser:
 
     demo = verb("demo", "run all of it on embedded faces with an embedded model, offline", DEMO_EXAMPLES)
     demo.add_argument("out", nargs="?", default="segface-demo", help="folder for the output (default: %(default)s)")
-    _annotate_options(verb("annotate", "parse every picture of a folder or manifest", ANNOTATE_EXAMPLES))
-    doctor = verb("doctor", "check rights, clock, disks and versions before a run", DOCTOR_EXAMPLES)
+    _annotate_options(verb("annotate", "parse every image of a folder or manifest", ANNOTATE_EXAMPLES))
+    doctor = verb("doctor", "check permissions, clock, disks and versions before a run", DOCTOR_EXAMPLES)
     doctor.add_argument("input", nargs="+", help="as for annotate")
     doctor.add_argument("output", help="as for annotate")
     doctor.add_argument("--device", choices=jobs.DEVICES, default="auto",
@@ -152,7 +152,7 @@ def command_line() -> Parser:
     _storage_options(doctor)
     plan = verb("plan", "say what annotate would take: time, bytes, bottleneck", PLAN_EXAMPLES)
     plan.add_argument("places", nargs="+", metavar="PLACE", help="as of annotate: input, ..., output (default: none)")
-    plan.add_argument("--sample", metavar="N", type=int, default=64, help="pictures to try (default: %(default)s)")
+    plan.add_argument("--sample", metavar="N", type=int, default=64, help="images to try (default: %(default)s)")
     plan.add_argument("--prices", metavar="FILE", help="TOML or JSON with prices (see below)")
     plan.add_argument("--json", action="store_true", help="print JSON")
     _job_options(plan)
@@ -160,19 +160,19 @@ def command_line() -> Parser:
     bench.add_argument("--checkpoint", metavar="NAME", default=catalog.DEMO_CHECKPOINT,
                        help="which network (default: %(default)s)")  # fmt: skip
     bench.add_argument("--weights", metavar="FILE", help="its weights, a path or URL (default: the published file)")
-    bench.add_argument("--pictures", metavar="N", type=int, help="pictures for the pipeline (default: 100 per core)")
+    bench.add_argument("--images", metavar="N", type=int, help="images for the pipeline (default: 100 per core)")
     bench.add_argument("--quality", action="store_true",
                        help="instead, how far the masks of each way are from torch's in float32")  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print JSON")
-    verify = verb("verify", "check that every picture is in an output exactly once", VERIFY_EXAMPLES)
+    verify = verb("verify", "check that every image is in an output exactly once", VERIFY_EXAMPLES)
     verify.add_argument("out", help="folder or URL of the output")
     verify.add_argument("--quick", action="store_true", help="do not compare the files' sha256")
     _storage_options(verify)
     _query_options(verb("query", "ask the output with SQL (views: stats, masks)", QUERY_EXAMPLES))
-    show = verb("show", "draw pictures, masks and legend to a PNG", SHOW_EXAMPLES)
+    show = verb("show", "draw images, masks and legend to a PNG", SHOW_EXAMPLES)
     _storage_options(show)
     show.add_argument("out", help="folder or URL of the output")
-    show.add_argument("image_id", nargs="?", help="one picture, as in stats.image_id (default: a sheet of the first)")
+    show.add_argument("image_id", nargs="?", help="one image, as in stats.image_id (default: a sheet of the first)")
     show.add_argument("--face", metavar="N", type=int, help="number of the face (default: all faces)")
     show.add_argument(
         "--to", metavar="FILE", help="the PNG to write (default: IMAGE_ID-overlay.png or sheet.png, here)"
@@ -183,7 +183,7 @@ def command_line() -> Parser:
 
 def _annotate_options(sub: Parser) -> None:
     sub.add_argument("input", nargs="+",
-                     help="folder or URL prefix with pictures, .tar or .parquet files in it; such a file; or a "
+                     help="folder or URL prefix with images, .tar or .parquet files in it; such a file; or a "
                           "manifest: .txt, .csv or .parquet with a column uri")  # fmt: skip
     sub.add_argument("output", help="folder or URL prefix for the output; made if absent")
     _job_options(sub)
@@ -206,11 +206,11 @@ def _job_options(sub: Parser) -> None:
                             "(default: %(default)s: openvino where it is installed and no GPU is)")  # fmt: skip
     model.add_argument("--compile", action="store_true",
                        help="compile the network with torch, if the job is long enough for it")  # fmt: skip
-    model.add_argument("--parser", metavar="MODULE:CLASS",
-                       help="a network of your own: a subclass of segface_batch.parse.ParseUnits")  # fmt: skip
+    model.add_argument("--network", metavar="MODULE:FACTORY",
+                       help="a network of your own, see docs/networks.md (default: SegFace)")  # fmt: skip
     faces = sub.add_argument_group("faces")
     faces.add_argument("--faces", choices=jobs.FACES, default="whole",
-                       help="the pictures are ready crops (whole), photographs to find faces in (detect), or "
+                       help="the images are ready crops (whole), photographs to find faces in (detect), or "
                             "of the face at given landmarks or box (given) (default: %(default)s)")  # fmt: skip
     faces.add_argument("--detector", choices=jobs.DETECTORS, default="mtcnn",
                        help="finds the faces; yunet needs the extra of that name (default: %(default)s)")  # fmt: skip
@@ -218,9 +218,9 @@ def _job_options(sub: Parser) -> None:
                        help="smaller faces are left out (default: %(default)s)")  # fmt: skip
     faces.add_argument("--min-score", metavar="S", type=float, default=jobs.DEFAULT_MIN_SCORE,
                        help="so are those that the detector is less sure of (default: %(default)s)")  # fmt: skip
-    faces.add_argument("--max-faces", metavar="N", type=int, help="only the largest N of a picture (default: all)")
-    faces.add_argument("--mask-space", choices=jobs.MASK_SPACES, default="frame",
-                       help="masks as parsed (frame), or in pixels of the upright picture (image) "
+    faces.add_argument("--max-faces", metavar="N", type=int, help="only the largest N of an image (default: all)")
+    faces.add_argument("--mask-space", choices=jobs.MASK_SPACES, default="crop",
+                       help="masks as parsed (crop), or in pixels of the upright image (image) "
                             "(default: %(default)s)")  # fmt: skip
     work = sub.add_argument_group("work")
     work.add_argument("--actors", metavar="MIN:MAX", type=_span, help="parser actors (default: all CPUs or GPUs)")
@@ -228,27 +228,27 @@ def _job_options(sub: Parser) -> None:
                       help="CPU threads of an actor (default: 1, with a GPU 3/4 of its CPUs, at most 16)")  # fmt: skip
     work.add_argument("--num-gpus", metavar="N", type=float, help="GPUs of an actor (default: 1 where Ray has GPUs)")
     work.add_argument("--batch-size", metavar="N", type=int,
-                      help="pictures in the network at once (default: 1, with a GPU 16)")  # fmt: skip
+                      help="images in the network at once (default: 1, with a GPU 16)")  # fmt: skip
     work.add_argument("--max-pixels", metavar="N", type=int, default=jobs.DEFAULT_MAX_PIXELS,
-                      help="larger pictures become errors 'too_large' (default: %(default)s)")  # fmt: skip
+                      help="larger images become errors 'too_large' (default: %(default)s)")  # fmt: skip
     work.add_argument("--decode", choices=jobs.DECODE, default="exact",
                       help="near: a resize that is hardly ever off, by a grey level, in a third of the time; fast: "
                            "of JPEGs of twice the checkpoint's pixels only a part, which changes masks a little "
                            "(default: %(default)s)")  # fmt: skip
     work.add_argument("--part-rows", metavar="N", type=int, default=jobs.DEFAULT_PART_ROWS,
-                      help="pictures in one Parquet file (default: %(default)s)")  # fmt: skip
+                      help="images in one Parquet file (default: %(default)s)")  # fmt: skip
     what = sub.add_argument_group("input")
     what.add_argument("--columns", metavar="NAME,...", type=_words, default=(),
                       help="columns of the manifest that stats repeats")  # fmt: skip
-    what.add_argument("--image-column", metavar="NAME", help="column of Parquet files that has the pictures")
+    what.add_argument("--image-column", metavar="NAME", help="column of Parquet files that has the images")
     again = sub.add_argument_group("again")
-    again.add_argument("--new", action="store_true", help="look for pictures added to the input, as more parts")
-    again.add_argument("--retry-errors", action="store_true", help="try pictures with errors once more")
+    again.add_argument("--new", action="store_true", help="look for images added to the input, as more parts")
+    again.add_argument("--retry-errors", action="store_true", help="try images with errors once more")
     again.add_argument("--takeover", action="store_true", help="stop another run on this output and go on from it")
     limits = sub.add_argument_group("errors")
-    limits.add_argument("--max-errors", metavar="N", type=int, help="stop when more pictures have errors")
+    limits.add_argument("--max-errors", metavar="N", type=int, help="stop when more images have errors")
     limits.add_argument("--allow-unreadable", action="store_true",
-                        help="record errors also where all pictures of a unit are forbidden or unfetchable, which "
+                        help="record errors also where all images of a unit are forbidden or unfetchable, which "
                              "otherwise stops the run")  # fmt: skip
     _storage_options(sub)
 

@@ -1,6 +1,6 @@
 """The demo: the embedded model on the embedded faces, through the whole pipeline, with something to look at.
 
-The faces are two photographs in the public domain and pictures rendered by pipelines/demo_model, whose true masks lie
+The faces are two photographs in the public domain and images rendered by pipelines/demo_model, whose true masks lie
 beside them, so that the model can be scored.
 """
 
@@ -17,7 +17,7 @@ FACES, TRUTH = ASSETS / "faces", ASSETS / "truth"
 #: Questions to the output, each with the SQL that answers it.
 QUERIES: tuple[tuple[str, str], ...] = (
     (
-        "What is in the pictures? (mean share of a picture, in percent)",
+        "What is in the images? (mean share of an image, in percent)",
         "select round(100 * avg(frac_hair), 1) as hair, round(100 * avg(frac_skin), 1) as skin, "
         "round(100 * avg(frac_cloth), 1) as cloth, round(100 * avg(frac_background), 1) as background "
         "from stats where status = 'ok'",
@@ -27,8 +27,8 @@ QUERIES: tuple[tuple[str, str], ...] = (
         "select image_id, px_eye_g from stats where px_eye_g > 150 order by px_eye_g desc limit 5",
     ),
     (
-        "Is every picture accounted for?",
-        "select status, error, count(*) as pictures from stats group by all order by all",
+        "Is every image accounted for?",
+        "select status, error, count(*) as images from stats group by all order by all",
     ),
 )
 
@@ -51,5 +51,5 @@ def score(out: str) -> str:
         f"  this is {catalog.DEMO_CHECKPOINT}: {catalog.find(catalog.DEMO_CHECKPOINT).note}\n"
         f"  best:  {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:-6:-1])}\n"
         f"  worst: {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:5])}\n"
-        f"  the picture with the most wrong pixels: {worst} ({1 - agreement.right[worst]:.0%})"
+        f"  the image with the most wrong pixels: {worst} ({1 - agreement.right[worst]:.0%})"
     )

@@ -1,6 +1,6 @@
-"""Does this machine, and every node of a cluster, have what a run needs?  A line for each check, with the cure.
+"""Does this machine, and every node of a cluster, have what a run needs?  A line for each check, with the hint.
 
-The rights are tried, not read: the first picture is read, and an object in a scratch folder of the output is created,
+Permissions are tried, not read: the first image is read, and an object in a scratch folder of the output is created,
 read, listed, replaced and removed.
 """
 
@@ -24,10 +24,10 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from segface_batch import storage
-from segface_batch.cluster import ray_running, resources, warning
 from segface_batch.inputs import sources
-from segface_batch.inputs.redact import redacted, redacted_text
 from segface_batch.job import Job
+from segface_batch.pipeline.cluster import ray_running, resources, warning
+from segface_batch.storage.redact import redacted, redacted_text
 
 #: Seconds: S3 refuses requests whose clock is off by 15 minutes.
 MOST_SKEW = 300
@@ -80,13 +80,13 @@ def examine(job: Job) -> Iterator[Check]:
     yield _tried("disk for Ray", lambda: _disk(spill, MOST_FULL), "make room, or set RAY_TMPDIR to a larger disk")
 
 
-def _tried(name: str, check: Callable[[], str], cure: str) -> Check:
+def _tried(name: str, check: Callable[[], str], hint: str) -> Check:
     try:
         return Check(OK, name, check())
-    except storage.Unusable as error:  # says the cure itself
+    except storage.Unusable as error:  # says the hint itself
         return Check(FAILED, name, _words(error))
     except (OSError, ValueError) as error:
-        return Check(FAILED, name, f"{_words(error)}; {cure}")
+        return Check(FAILED, name, f"{_words(error)}; {hint}")
 
 
 def _words(error: Exception) -> str:
@@ -112,14 +112,14 @@ def _is_compiled(package: str) -> bool:
 
 
 def _input(place: str) -> Iterator[Check]:
-    first: list[sources.Picture] = []
+    first: list[sources.SourceImage] = []
 
     def find() -> str:
-        _, pictures = sources.pictures((place,), Counter())
-        first.extend(picture for picture, _ in zip(pictures, range(1), strict=False))
+        _, images = sources.images((place,), Counter())
+        first.extend(image for image, _ in zip(images, range(1), strict=False))
         if not first:
-            raise ValueError(f"no pictures in {redacted(place)}")
-        return f"{redacted(place)} has pictures"
+            raise ValueError(f"no images in {redacted(place)}")
+        return f"{redacted(place)} has images"
 
     def read() -> str:
         span = None
@@ -131,10 +131,10 @@ def _input(place: str) -> Iterator[Check]:
         return f"{len(data):,} bytes of {redacted(first[0].uri)}"
 
     folder = redacted(place)
-    yield _tried("input: list", find, f"allow s3:ListBucket below {folder}" if storage.is_url(place) else "mend it")
+    yield _tried("input: list", find, f"allow s3:ListBucket below {folder}" if storage.is_url(place) else "fix it")
     if first:
-        cure = f"allow s3:GetObject below {folder}" if storage.is_url(first[0].uri) else "mend its rights"
-        yield _tried("input: read", read, cure)
+        hint = f"allow s3:GetObject below {folder}" if storage.is_url(first[0].uri) else "fix its permissions"
+        yield _tried("input: read", read, hint)
 
 
 def _output(out: str) -> Iterator[Check]:
@@ -144,7 +144,7 @@ def _output(out: str) -> Iterator[Check]:
     made = _missing_folders(scratch)
 
     def allow(right: str) -> str:
-        return f"allow {right} below {out}" if storage.is_url(out) else "mend the rights of the folder"
+        return f"allow {right} below {out}" if storage.is_url(out) else "fix the permissions of the folder"
 
     def list_() -> str:
         places = [entry.place for entry in storage.listing(storage.join(out, "_segface"))]

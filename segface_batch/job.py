@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from segface_batch import catalog
 from segface_batch.model import engine as engines
+from segface_batch.model.network import factory
 from segface_batch.storage import options
 
 PRECISIONS = ("fp32", "bf16")
@@ -17,7 +18,7 @@ DEVICES = ("auto", "cpu", "cuda")
 FACES = ("whole", "detect", "given")
 DECODE = ("exact", "near", "fast")
 DETECTORS = ("mtcnn", "yunet")
-MASK_SPACES = ("frame", "image")
+MASK_SPACES = ("crop", "image")
 
 #: Options that mean something where faces are looked for only.
 DETECTION = ("detector", "min_face", "min_score", "max_faces")
@@ -28,7 +29,7 @@ SMALLEST_FACE = 12
 #: Faces of fewer pixels have little to parse; from this score on there were no false ones in trials.
 DEFAULT_MIN_FACE, DEFAULT_MIN_SCORE = 40, 0.95
 
-#: Files that list or hold pictures are told from folders by these endings.
+#: Files that list or hold images are told from folders by these endings.
 INPUT_SUFFIXES = (".txt", ".csv", ".parquet", ".tar")
 
 #: 16,384 masks of 512 x 512 make a part of about 100 MB (5.7 kB each, measured on synthetic masks).
@@ -42,10 +43,10 @@ DEFAULT_MAX_PIXELS = 80_000_000
 class Job:
     """What to annotate, with what, and how; the field names are the option names of `annotate`.
 
-    `input` is one or several of: a folder or URL prefix of pictures, .tar or .parquet files (searched recursively), a
-    manifest (.txt, .csv or .parquet with a column uri), a .parquet file with pictures in it, a WebDataset .tar.
+    `input` is one or several of: a folder or URL prefix of images, .tar or .parquet files (searched recursively), a
+    manifest (.txt, .csv or .parquet with a column uri), a .parquet file with images in it, a WebDataset .tar.
     Everything that is None is chosen when the run starts, from the machine or cluster it runs on.
-    ValueError, FileNotFoundError or NotADirectoryError, in one line with the cure, for settings that cannot work.
+    ValueError, FileNotFoundError or NotADirectoryError, in one line with the hint, for settings that cannot work.
     """
 
     input: str | tuple[str, ...]
@@ -54,13 +55,13 @@ class Job:
     weights: str | None = None  # a local path or any fsspec URL; None fetches the published file
     weights_sha256: str | None = None
     revision: str | None = None  # of the Hugging Face repository
-    parser: str | None = None  # MODULE:CLASS, a subclass of parse.ParseUnits
-    faces: str = "whole"  # the pictures are ready crops; detect, or given by landmarks
+    network: str | None = None  # MODULE:FACTORY of another network than SegFace (model.network)
+    faces: str = "whole"  # the images are ready crops; detect, or given by landmarks
     detector: str = "mtcnn"
     min_face: int = DEFAULT_MIN_FACE  # pixels of the longer side of its box
     min_score: float = DEFAULT_MIN_SCORE
-    max_faces: int | None = None  # the largest ones of a picture
-    mask_space: str = "frame"  # masks as parsed, R x R; or, image, in pixels of the upright picture
+    max_faces: int | None = None  # the largest ones of an image
+    mask_space: str = "crop"  # masks as parsed, R x R; or, image, in pixels of the upright image
     device: str = "auto"
     engine: str = "auto"  # torch or openvino; recorded by the run, so that a resume takes the same
     precision: str = "fp32"
@@ -73,10 +74,10 @@ class Job:
     decode: str = "exact"  # near: resized by torch; fast: of large JPEGs no more pixels than are needed
     part_rows: int = DEFAULT_PART_ROWS
     columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
-    image_column: str | None = None  # of Parquet files with pictures
+    image_column: str | None = None  # of Parquet files with images
     storage_options: str | None = None  # JSON, or a file with JSON that every node can read
     s3_client: str = "s3fs"
-    new: bool = False  # look for pictures added to the inputs since
+    new: bool = False  # look for images added to the inputs since
     retry_errors: bool = False
     max_errors: int | None = None  # of this run
     allow_unreadable: bool = False
@@ -87,15 +88,22 @@ class Job:
         return (self.input,) if isinstance(self.input, str) else tuple(self.input)
 
     @property
+    def model(self) -> catalog.Checkpoint:
+        """What the network is: resolution and class table."""
+        return catalog.find(self.checkpoint) if self.network is None else factory(self.network).checkpoint
+
+    @property
     def placed_by(self) -> tuple[str, ...]:
-        """The columns, of which every input must have one, that place the face of each picture; none where they fill
-        their pictures or are found."""
+        """The columns, of which every input must have one, that place the face of each image; none where they fill
+        their images or are found."""
         if self.faces == "given":
             return ("landmarks", "box")
-        return ("landmarks",) if self.faces == "whole" and catalog.find(self.checkpoint).dataset.landmarks else ()
+        return ("landmarks",) if self.faces == "whole" and self.model.dataset.landmarks else ()
 
     def __post_init__(self) -> None:
-        checkpoint = catalog.find(self.checkpoint)
+        if self.network is not None and self.checkpoint != catalog.DEFAULT_CHECKPOINT:
+            raise ValueError("--network brings its own checkpoint: leave out --checkpoint or --network")
+        checkpoint = self.model
         _one_of("device", self.device, DEVICES)
         _one_of("engine", self.engine, engines.ENGINES)
         if self.engine == "openvino":
@@ -104,9 +112,9 @@ class Job:
         _one_of("faces", self.faces, FACES)
         _one_of("decode", self.decode, DECODE)
         if self.decode != "exact" and self.faces != "whole":
-            raise ValueError(f"--decode {self.decode} is for whole pictures: leave it out, or --faces {self.faces}")
+            raise ValueError(f"--decode {self.decode} is for whole images: leave it out, or --faces {self.faces}")
         if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
-            raise ValueError(f"--decode fast is for whole pictures, {checkpoint.name} crops each: leave it out")
+            raise ValueError(f"--decode fast is for whole images, {checkpoint.name} crops each: leave it out")
         _one_of("detector", self.detector, DETECTORS)
         _one_of("mask-space", self.mask_space, MASK_SPACES)
         if self.detector == "yunet" and find_spec("cv2") is None:
@@ -135,8 +143,6 @@ class Job:
             raise ValueError("--device cuda with --num-gpus 0: Ray hides every GPU then; leave --num-gpus out")
         if self.device == "cpu" and self.num_gpus:
             raise ValueError(f"--device cpu with --num-gpus {self.num_gpus}: leave one of them out")
-        if self.parser is not None and not re.fullmatch(r"[\w.]+:\w+", self.parser):
-            raise ValueError(f"--parser {self.parser}: give MODULE:CLASS, like my_package.parsers:Mine")
         if self.weights_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
             raise ValueError(f"--weights-sha256 {self.weights_sha256}: give 64 lower-case hexadecimal digits")
         if self.weights is not None and self.revision is not None:
@@ -179,7 +185,7 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[st
         points = {"": "five, 68 or 106", "five": "five (or LaPa's 106)", "68": "68"}[checkpoint.dataset.landmarks]
         box = " or its box" if "box" in placed_by else ""
         raise ValueError(
-            f"{checkpoint.name} frames each face by {points} landmarks{box}, which a folder does not have; give a "
+            f"{checkpoint.name} crops each face by {points} landmarks{box}, which a folder does not have; give a "
             f"manifest with a column {' or '.join(map(repr, placed_by))}, or --faces detect, which finds them"
         )
     if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from typing import TextIO
-
-from segface_batch.pipeline import Summary
+from typing import Protocol, TextIO
 
 #: Seconds between lines: on a terminal as often as an eye can follow, in a log as rarely as patience allows.
 TERMINAL_INTERVAL, LOG_INTERVAL = 0.2, 15.0
+
+
+class Progress(Protocol):
+    """Who is told how a run goes on."""
+
+    def phase(self, what: str) -> None:
+        """A new phase begins."""
+
+    def note(self, text: str) -> None:
+        """Something that was decided."""
+
+    def images(self, done: int, total: int, errors: int) -> None:
+        """`done` of the plan's `total` images have rows; `errors` of this run's have no mask."""
+
+
+class Silence:
+    """Nobody is told."""
+
+    def phase(self, what: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def images(self, done: int, total: int, errors: int) -> None: ...
 
 
 class Line:
@@ -20,9 +40,11 @@ class Line:
         self.terminal = stream.isatty()
         self.interval = TERMINAL_INTERVAL if self.terminal else LOG_INTERVAL
         self.last_written = float("-inf")
-        self.first: tuple[float, int] | None = None  # when the first pictures were done, and how many
+        self.started = time.monotonic()  # of the current phase
+        self.before: int | None = None  # images that were done before this run
 
     def phase(self, what: str) -> None:
+        self.started = time.monotonic()
         self._write(f"{what} ...")
 
     def note(self, text: str) -> None:
@@ -30,17 +52,18 @@ class Line:
         self.stream.write(f"{text}\n")
         self.stream.flush()
 
-    def pictures(self, done: int, total: int, errors: int) -> None:
+    def images(self, done: int, total: int, errors: int) -> None:
         now = time.monotonic()
-        self.first = self.first or (now, done)
+        if self.before is None:
+            # The first report comes with its images, whose number is not told: they count from the next one on.
+            self.before = done
         if now - self.last_written < self.interval and done < total:
             return
         self.last_written = now
-        since, at = self.first
-        text = f"{done:,} of {total:,} pictures ({done / total:.0%})"
-        if done > at:
-            rate = (done - at) / (now - since)
-            text += f", {rate:.1f} pictures/s, {duration((total - done) / rate)} left"
+        text = f"{done:,} of {total:,} images ({done / total:.0%})"
+        if done > self.before:
+            rate = (done - self.before) / (now - self.started)
+            text += f", {rate:.1f} images/s, {duration((total - done) / rate)} left"
         self._write(f"{text}, {errors:,} errors")
 
     def end(self) -> None:
@@ -62,29 +85,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def report(summary: Summary) -> str:
-    """The end of a run in a few lines, with the next command to try."""
-    lines = [f"{summary.pictures:,} pictures: {_counts(summary.status)}"]
-    if summary.errors:
-        lines.append(f"  errors: {_counts(summary.errors)}")
-    if summary.skipped:
-        lines.append(f"  in the input besides: {_counts(summary.skipped)}")
-    if summary.parsed:
-        rate = summary.parsed / summary.seconds
-        lines.append(f"  {summary.parsed:,} parsed in {duration(summary.seconds)}, {rate:.1f} pictures/s")
-    else:
-        lines.append("  all was done before; nothing changed")
-    out = shlex.quote(summary.output)
-    lines += [
-        f"  statistics in {summary.output}/stats, masks in {summary.output}/masks (Parquet)",
-        f"next: segface-batch query {out} \"select * from stats where status = 'ok' limit 5\"",
-        f"      segface-batch show {out} IMAGE_ID",
-    ]
-    return "\n".join(lines)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    most_first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count:,} {name}" for name, count in most_first)

@@ -20,7 +20,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 #: The smallest published checkpoint: 28 MB of weights.
 SMALL = "mobilenet_celeba_512"
 
-#: Two pictures and their credits.
+#: Two images and their credits.
 PORTRAITS = Path(segface_batch.__file__).parent / "assets" / "faces" / "portraits"
 
 
@@ -61,7 +61,7 @@ def output(ray_session: None, weights: Path, tmp_path_factory: pytest.TempPathFa
 
     out = tmp_path_factory.mktemp("output") / "out"
     summary = annotate(Job(str(PORTRAITS), str(out), checkpoint=SMALL, weights=str(weights)))
-    assert (summary.pictures, summary.status, summary.errors) == (2, {"ok": 2}, {})
+    assert (summary.images, summary.status, summary.errors) == (2, {"ok": 2}, {})
     assert (summary.skipped, summary.parsed) == ({".md files": 1}, 2)
     return out
 
@@ -69,7 +69,7 @@ def output(ray_session: None, weights: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A Ray that stays for all tests that ask for it."""
-    from segface_batch.cluster import ray_running
+    from segface_batch.pipeline.cluster import ray_running
 
     with ray_running():
         yield

@@ -1,4 +1,4 @@
-"""A folder of good and broken pictures, the same bytes for the same seed, for tests and for proof runs.
+"""A folder of good and broken images, the same bytes for the same seed, for tests and for proof runs.
 
     python -m tests.corpus FOLDER --good 1000 --seed 0
 
@@ -43,7 +43,7 @@ FOLDERS = (
 
 PREFIXES = ("", "face ", "#", "é", "%41", "o'")
 
-#: Orientation -> how an upright picture is stored under it (6 and 8 undo each other, the others themselves).
+#: Orientation -> how an upright image is stored under it (6 and 8 undo each other, the others themselves).
 STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,7 +56,7 @@ STORED = {
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The picture as a file of Pillow's format `kind`."""
+    """The image as a file of Pillow's format `kind`."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -87,7 +87,7 @@ def png_bomb(width: int, height: int) -> bytes:
 
 
 def _alpha(image: Image.Image) -> Image.Image:
-    """The picture with an ellipse around its middle opaque, the rest transparent."""
+    """The image with an ellipse around its middle opaque, the rest transparent."""
     mask = Image.new("L", image.size, 0)
     ImageDraw.Draw(mask).ellipse((0, 0, image.width - 1, image.height - 1), fill=255)
     return Image.merge("RGBA", (*image.split(), mask))
@@ -101,7 +101,7 @@ def _animated(image: Image.Image, kind: str) -> bytes:
     return encode(image, kind, save_all=True, append_images=[Image.new(image.mode, image.size, "red")])
 
 
-#: (suffix, encoder) for every way a good picture is stored.
+#: (suffix, encoder) for every way a good image is stored.
 ENCODERS: dict[str, tuple[str, Callable[[Image.Image], bytes]]] = {
     "jpeg": (".jpg", lambda image: encode(image, "JPEG", quality=88)),
     "jpeg 4:4:4": (".JPG", lambda image: encode(image, "JPEG", quality=95, subsampling=0)),
@@ -170,7 +170,7 @@ def face(width: int, height: int, rng: random.Random) -> Image.Image:
 
 
 def write_corpus(folder: Path, good: int, seed: int = 0) -> list[Path]:
-    """Writes `good` readable pictures, each with its own name; picture number i is the same for every `good`."""
+    """Writes `good` readable images, each with its own name; image number i is the same for every `good`."""
     names = list(ENCODERS)
     paths = []
     for number in range(good):
@@ -209,7 +209,7 @@ def write_broken(folder: Path) -> dict[str, str | None]:
         "broken/zero bytes.jpg": (b"", "empty"),
         "broken/zero bytes.png": (b"", "empty"),
         "broken/page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "unreadable"),
-        "broken/text.png": (b"This is not a picture.\n", "unreadable"),
+        "broken/text.png": (b"This is not an image.\n", "unreadable"),
         "broken/BMW.bmp": (b"BMW is a maker of cars, and this is a text.\n", "unreadable"),
         "broken/noise.webp": (noise, "unreadable"),
         "broken/animation.jpg": (encode(image, "GIF"), "unreadable"),
@@ -253,7 +253,7 @@ def write_broken(folder: Path) -> dict[str, str | None]:
     (odd / "forbidden.jpg").touch(mode=0o000)
     expected["odd/forbidden.jpg"] = "forbidden" if os.geteuid() else "empty"
 
-    (odd / "picture.txt").write_bytes(jpeg)
+    (odd / "image.txt").write_bytes(jpeg)
     (odd / "no suffix").write_bytes(jpeg)
     (odd / "half.jpg.part").write_bytes(jpeg)
     (odd / ".hidden.jpg").write_bytes(jpeg)
@@ -275,8 +275,8 @@ def _overwritten(data: bytes, at: int, length: int = 24) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="made if absent; must hold no corpus yet")
-    parser.add_argument("--good", type=int, default=1000, help="readable pictures (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the readable pictures (default: %(default)s)")
+    parser.add_argument("--good", type=int, default=1000, help="readable images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the readable images (default: %(default)s)")
     options = parser.parse_args()
     good = write_corpus(options.folder, options.good, options.seed)
     expected = write_broken(options.folder)

@@ -1,4 +1,4 @@
-"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small pictures and with a parser
+"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small images and with a parser
 that costs nothing."""
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tests import s3_server
 #: Small masks.
 CHECKPOINT = "demo-synthetic"
 
-#: Three ranges of units of eight pictures.
-PICTURES, PART_ROWS = 60, 24
+#: Three parts of units of eight images.
+IMAGES, PART_ROWS = 60, 24
 
 
-def write_pictures(folder: Path, count: int = PICTURES, marks: dict[int, tuple[int, int, int]] | None = None) -> None:
-    """Noise of its own in every picture; `marks` tell the parser what to do at some of them."""
+def write_images(folder: Path, count: int = IMAGES, marks: dict[int, tuple[int, int, int]] | None = None) -> None:
+    """Noise of its own in every image; `marks` tell the parser what to do at some of them."""
     folder.mkdir(parents=True)
     for number in range(count):
         pixels = np.random.default_rng(number).integers(8, 256, (192, 192, 3), dtype=np.uint8)
@@ -34,14 +34,14 @@ def write_pictures(folder: Path, count: int = PICTURES, marks: dict[int, tuple[i
 
 
 def job(source: object, out: object, **settings: Any) -> Job:
-    settings = {"checkpoint": CHECKPOINT, "parser": "tests.stand_in:Quick", "part_rows": PART_ROWS, **settings}
+    settings = {"network": "tests.stand_in:Quick", "part_rows": PART_ROWS, **settings}
     return Job(source if isinstance(source, tuple) else str(source), str(out), **settings)
 
 
 def start(source: object, out: object, *options: object, **environment: str) -> subprocess.Popen[str]:
     """The same job as a command."""
-    command = [sys.executable, "-m", "segface_batch.cli", "annotate", source, out, "--checkpoint", CHECKPOINT]
-    command += ["--parser", "tests.stand_in:Quick", "--part-rows", PART_ROWS, *options]
+    command = [sys.executable, "-m", "segface_batch.cli", "annotate", source, out]
+    command += ["--network", "tests.stand_in:Quick", "--part-rows", PART_ROWS, *options]
     return subprocess.Popen(
         [str(word) for word in command],
         cwd=Path(__file__).parents[1],

@@ -4,7 +4,7 @@ What it costs is the baseline of pipelines/measure_network.py.  The operations a
 inference script (github.com/Kartik-3004/SegFace, commit 9416628) and of Segment Anything's decoder; the tensors are
 those of a loaded `segface.SegFace`, and so is the backbone, which gives the same maps as torchvision's, bit by bit.
 
-B: batch; K: classes; R: side of the picture; C: channels; H, W: R/4.
+B: batch; K: classes; R: side of the image; C: channels; H, W: R/4.
 """
 
 from __future__ import annotations

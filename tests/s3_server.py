@@ -1,7 +1,7 @@
 """A real S3 server for tests: SeaweedFS on free loopback ports, no root, no Docker.
 
-It checks signatures and rights per bucket, honours If-None-Match, and keeps its data over kill -9: `kill` and `start`
-again keep ports and data.  One second to start, about 120 MB of memory.
+It checks signatures and permissions per bucket, honours If-None-Match, and keeps its data over kill -9: `kill` and
+`start` again keep ports and data.  One second to start, about 120 MB of memory.
 """
 
 from __future__ import annotations

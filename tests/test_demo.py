@@ -38,7 +38,7 @@ def test_the_demo_shows_masks_answers_questions_and_scores_itself(
     assert done.returncode == 0, done.stderr
     told = done.stderr.splitlines()
     assert told[0] == f"demo-synthetic: {CHECKPOINT.note}"
-    assert "26 pictures: 26 ok" in told
+    assert "26 images: 26 ok" in told
     answers = done.stdout.strip().split("\n\n")
     assert [answer.splitlines()[0] for answer in answers[:3]] == [question for question, _ in demo.QUERIES]
     assert re.search(r"^ok +null +26$", answers[2], re.MULTILINE)

@@ -21,11 +21,11 @@ from tests.s3_server import RUN_RIGHTS, S3Server
 
 @pytest.fixture(scope="module")
 def source(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Pictures in the bucket that most may read."""
+    """Images in the bucket that most may read."""
     folder = tmp_path_factory.mktemp("doctor") / "in"
-    drivers.write_pictures(folder, 10)
-    for picture in sorted(folder.iterdir()):
-        s3_server.client().put_object(Bucket="inputs", Key=f"faces/{picture.name}", Body=picture.read_bytes())
+    drivers.write_images(folder, 10)
+    for image in sorted(folder.iterdir()):
+        s3_server.client().put_object(Bucket="inputs", Key=f"faces/{image.name}", Body=image.read_bytes())
     s3_server.client().put_object(Bucket="outputs", Key="elsewhere", Body=b"")  # makes the bucket
     return "s3://inputs/faces"
 
@@ -67,7 +67,7 @@ MISSING = {
     ),
     "read-inputs": (
         "FAILED  input: read: s3://inputs/faces/0000.png: AccessDenied; allow s3:GetObject below s3://inputs/faces",
-        "all 8 pictures of unit 0 are forbidden (first: s3://inputs/faces/0000.png: AccessDenied); mend the rights",
+        "all 8 images of unit 0 are forbidden (first: s3://inputs/faces/0000.png: AccessDenied); fix the permissions",
     ),
     "list-outputs": (
         "FAILED  output: list: OUT/_segface: AccessDenied; allow s3:ListBucket below OUT",
@@ -130,7 +130,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_local_folders_are_left_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    drivers.write_pictures(tmp_path / "in", 1)
+    drivers.write_images(tmp_path / "in", 1)
     assert cli.main(["doctor", str(tmp_path / "in"), str(tmp_path / "deep" / "out"), "--device", "cuda"]) in (0, 1)
     lines = capsys.readouterr().out.splitlines()
     assert os.listdir(tmp_path) == ["in"]
@@ -150,7 +150,7 @@ def test_packages_that_every_worker_would_compile_are_told(tmp_path: Path, monke
     py_compile.compile(str(tmp_path / "of_a_test.py"))
     assert doctor._is_compiled("of_a_test")
 
-    drivers.write_pictures(tmp_path / "in", 1)
+    drivers.write_images(tmp_path / "in", 1)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(doctor, "_is_compiled", lambda package: False)
     told = [

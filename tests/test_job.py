@@ -36,19 +36,19 @@ MISTAKES = {
     "decode": ({"decode": "draft"}, "--decode draft: choose one of exact, near, fast"),
     "decode fast of faces": (
         {"decode": "fast", "faces": "detect"},
-        "--decode fast is for whole pictures: leave it out, or --faces detect",
+        "--decode fast is for whole images: leave it out, or --faces detect",
     ),
     "decode near of faces": (
         {"decode": "near", "faces": "detect"},
-        "--decode near is for whole pictures: leave it out, or --faces detect",
+        "--decode near is for whole images: leave it out, or --faces detect",
     ),
     "decode fast of given faces": (
         {"decode": "fast", "faces": "given"},
-        "--decode fast is for whole pictures: leave it out, or --faces given",
+        "--decode fast is for whole images: leave it out, or --faces given",
     ),
     "decode fast for Helen": (
         {"decode": "fast", "checkpoint": "swinb_helen_512"},
-        "--decode fast is for whole pictures, swinb_helen_512 crops each: leave it out",
+        "--decode fast is for whole images, swinb_helen_512 crops each: leave it out",
     ),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
     "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
@@ -96,16 +96,16 @@ MISTAKES = {
     ),
     "landmarks": (
         {"checkpoint": "swinb_lapa_224"},
-        "swinb_lapa_224 frames each face by five (or LaPa's 106) landmarks, which a folder does not have; give a "
+        "swinb_lapa_224 crops each face by five (or LaPa's 106) landmarks, which a folder does not have; give a "
         "manifest with a column 'landmarks', or --faces detect, which finds them",
     ),
     "given": (
         {"faces": "given"},
-        "convnext_celeba_512 frames each face by five, 68 or 106 landmarks or its box, which a folder does not have; "
+        "convnext_celeba_512 crops each face by five, 68 or 106 landmarks or its box, which a folder does not have; "
         "give a manifest with a column 'landmarks' or 'box', or --faces detect, which finds them",
     ),
     "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that, or leave it out"),
-    "mask space": ({"mask_space": "photo"}, "--mask-space photo: choose one of frame, image"),
+    "mask space": ({"mask_space": "photo"}, "--mask-space photo: choose one of crop, image"),
     "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
     "output is in use": ({"output": "faces"}, "'faces' holds other files; name a new or empty folder for the output"),
     "output is inside": (

@@ -15,10 +15,11 @@ import duckdb
 import pytest
 
 from pipelines.demo_model import train
-from segface_batch import catalog, cli, parse
+from segface_batch import catalog, cli
 from segface_batch.command_line import command_line
-from segface_batch.inputs import decode, fetch, framing
-from segface_batch.output import records
+from segface_batch.images import crop as crop, decode
+from segface_batch.output import schema as records
+from segface_batch.pipeline import fetch, parse
 from tests.conftest import PORTRAITS
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text()
@@ -70,7 +71,7 @@ def test_the_first_real_commands_do_what_they_say(
     assert done.stdout == ""
     told = done.stderr.splitlines()
     assert told[0] == "getting the weights of mobilenet_celeba_512 ..."
-    assert "2 pictures: 2 ok" in told
+    assert "2 images: 2 ok" in told
     assert told[-1] == "      segface-batch show out IMAGE_ID"
     assert not [line for line in told if "ray" in line.lower() and line != "starting Ray ..."]
     query = next(words for words in commands() if words[0] == "query")
@@ -104,7 +105,7 @@ def test_the_sql_examples_run(output: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_tables_are_those_of_the_code() -> None:
     columns = [f"| `{name}` | {kind} | {meaning} |" for name, kind, _, meaning in records.COLUMNS]
-    reasons = decode.REASONS | fetch.REASONS | framing.REASONS | parse.REASONS
+    reasons = decode.REASONS | fetch.REASONS | crop.REASONS | parse.REASONS
     for line in columns + [f"| `{reason}` | {meaning} |" for reason, meaning in sorted(reasons.items())]:
         assert line in TEXT, line
     for dataset in (catalog.CELEBAMASK_HQ, catalog.LAPA, catalog.HELEN):

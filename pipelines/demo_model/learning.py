@@ -1,4 +1,4 @@
-"""How a SegFace network learns from pairs of pictures and label maps: the pairs, the loss, and one epoch.
+"""How a SegFace network learns from pairs of images and label maps: the pairs, the loss, and one epoch.
 
 The loss and the optimiser are SegFace's: half cross-entropy and half Dice, AdamW (arXiv 2412.08647).  A running average
 of the weights is what a training ends with.
@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from segface_batch.catalog import Checkpoint
 from segface_batch.curate.evaluate import counted_pairs, f1
-from segface_batch.inputs.framing import Framed, frame
+from segface_batch.images.crop import Crop, crop_image
 from segface_batch.model.segface import SegFace, normalised
 
 #: How much of the average stays at each step: about the last two hundred steps count.
@@ -41,12 +41,12 @@ COLOR_CAST = 0.1
 #: Longest gradient, so that one odd batch cannot spoil a run.
 CLIP = 1.0
 
-#: Names of classes that change places in a mirrored picture, "l" for "r" or "r" for "l" before each.
+#: Names of classes that change places in a mirrored image, "l" for "r" or "r" for "l" before each.
 _SIDED = ("_ear", "_brow", "_eye", "b", "e")
 
 
 class Faces(Dataset):
-    """The pairs of a folder, framed as the checkpoint wants them: pixels (R, R, 3) uint8, labels (R, R) uint8, and
+    """The pairs of a folder, cropped as the checkpoint wants them: pixels (R, R, 3) uint8, labels (R, R) uint8, and
     landmarks (5, 2) float32, zeros where it takes none.
 
     With `varied` each is recoloured, turned, scaled and mirrored at random; faces with landmarks only recoloured.
@@ -75,28 +75,28 @@ class Faces(Dataset):
         if self.checkpoint.dataset.landmarks:
             points = np.loadtxt(self.folder / "landmarks" / f"{name}.txt", skiprows=1)
         with Image.open(self.images[name]) as image:
-            framed, size = frame(image.convert("RGB"), self.checkpoint, points), image.size
-        pixels = tv_tensors.Image(torch.from_numpy(framed.pixels.copy()).permute(2, 0, 1))
-        labels = tv_tensors.Mask(torch.from_numpy(self.truth(name, framed, size)))
+            crop, size = crop_image(image.convert("RGB"), self.checkpoint, points), image.size
+        pixels = tv_tensors.Image(torch.from_numpy(crop.pixels.copy()).permute(2, 0, 1))
+        labels = tv_tensors.Mask(torch.from_numpy(self.truth(name, crop, size)))
         if self.varied:
             pixels = self.recolored(pixels)
-            if framed.landmarks is None:
+            if crop.landmarks is None:
                 pixels, labels = self.moved(pixels, labels)
                 if torch.rand(()) < 0.5:
                     pixels, labels = pixels.flip(-1), self.mirrored[labels.flip(-1).long()]
-        landmarks = torch.zeros(5, 2) if framed.landmarks is None else torch.from_numpy(framed.landmarks)
+        landmarks = torch.zeros(5, 2) if crop.landmarks is None else torch.from_numpy(crop.landmarks)
         return pixels.as_subclass(Tensor).permute(1, 2, 0), labels.as_subclass(Tensor), landmarks
 
-    def truth(self, name: str, framed: Framed, size: tuple[int, int]) -> np.ndarray:
-        """(R, R) uint8: the label map in the frame of a picture of that (width, height); it may be another size itself,
-        as CelebAMask-HQ's are.  ValueError for what is no label map of the picture."""
+    def truth(self, name: str, crop: Crop, size: tuple[int, int]) -> np.ndarray:
+        """(R, R) uint8: the label map in the crop of an image of that (width, height); it may be another size itself,
+        as CelebAMask-HQ's are.  ValueError for what is no label map of the image."""
         path = self.folder / "labels" / f"{name}.png"
         with Image.open(path) as labels:
             if labels.mode not in ("L", "P") or labels.width * size[1] != labels.height * size[0]:
-                raise ValueError(f"{path} is no 8-bit map of class ids of the same proportions as its picture")
-            scale, (left, top, right, bottom) = labels.width / size[0], framed.box
+                raise ValueError(f"{path} is no 8-bit map of class ids of the same proportions as its image")
+            scale, (left, top, right, bottom) = labels.width / size[0], crop.box
             box = (left * scale, top * scale, right * scale, bottom * scale)
-            found = np.array(labels.resize(framed.pixels.shape[1::-1], Image.Resampling.NEAREST, box))
+            found = np.array(labels.resize(crop.pixels.shape[1::-1], Image.Resampling.NEAREST, box))
         last = len(self.mirrored) - 1
         if found.max() > last:
             raise ValueError(f"{path} has the class id {found.max()}; {self.checkpoint.name} knows 0 to {last}")
@@ -104,7 +104,7 @@ class Faces(Dataset):
 
 
 def mirrored_classes(names: Sequence[str]) -> Tensor:
-    """(K,) uint8: the class that each becomes in a mirrored picture; left and right change places."""
+    """(K,) uint8: the class that each becomes in a mirrored image; left and right change places."""
     other = {f"{side}{part}": f"{'lr'[side == 'l']}{part}" for side in "lr" for part in _SIDED}
     return torch.tensor([names.index(other.get(name, name)) for name in names], dtype=torch.uint8)
 

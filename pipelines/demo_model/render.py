@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder; made if it does not exist")
     parser.add_argument("--faces", metavar="N", type=count, default=5000, help="how many (default: 5000)")
     parser.add_argument("--first-seed", metavar="SEED", type=seed, default=0, help="seed of the first (default: 0)")
-    parser.add_argument("--size", metavar="PIXELS", type=count, default=192, help="side of a picture (default: 192)")
+    parser.add_argument("--size", metavar="PIXELS", type=count, default=192, help="side of an image (default: 192)")
     parser.add_argument("--processes", metavar="N", type=count, default=cores, help="default: one for each core")
     return parser
 

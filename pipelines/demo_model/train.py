@@ -1,4 +1,4 @@
-"""Train a SegFace checkpoint, or fine-tune a published one, on a folder of pictures and label maps.
+"""Train a SegFace checkpoint, or fine-tune a published one, on a folder of images and label maps.
 
     python -m pipelines.demo_model.train faces/ model.safetensors --checkpoint mobilenet_celeba_512 --epochs 10
     segface-batch annotate my_faces/ out/ --checkpoint mobilenet_celeba_512 --weights model.safetensors
@@ -129,7 +129,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--note", metavar="KEY=VALUE", type=_note, action="append", default=[], help="goes into the file's metadata"
     )
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="processes that read and vary pictures")
+    parser.add_argument("--workers", metavar="N", type=int, default=0, help="processes that read and vary images")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     return parser
 

@@ -1,1 +1,1 @@
-"""What one does with a finished or growing output: ask it with SQL, look at a picture of it."""
+"""What one does with a finished or growing output: ask it with SQL, look at an image of it."""

@@ -1,6 +1,6 @@
 """How well the masks of an output agree with the truth: F1 of each class, as papers on face parsing state it.
 
-Pixels are counted over all pictures together, at the size of the masks; the truth is sampled at the middle of each
+Pixels are counted over all images together, at the size of the masks; the truth is sampled at the middle of each
 pixel.  K: classes, R: side of a mask.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segface_batch.curate.tables import open_tables
-from segface_batch.output import masks
+from segface_batch.images import masks
+from segface_batch.output.reader import open_tables
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Agreement:
 
 
 def evaluate(out: str, truth: Path) -> Agreement:
-    """Compare the masks of `out` with the label maps in the folder `truth`, for the pictures that have one there.
+    """Compare the masks of `out` with the label maps in the folder `truth`, for the images that have one there.
 
-    The truth of the picture `a/b.jpg` is `truth/a/b.png`, 8-bit class ids of the same frame.  ValueError where no
-    picture has a truth.
+    The truth of the image `a/b.jpg` is `truth/a/b.png`, 8-bit class ids of the same crop.  ValueError where no
+    image has a truth.
     """
     tables = open_tables(out)
     if tables.run["settings"].get("faces", "whole") != "whole":
-        raise ValueError(f"the masks of '{out}' are those of faces, not of whole pictures; evaluate one of ready crops")
+        raise ValueError(f"the masks of '{out}' are those of faces, not of whole images; evaluate one of ready crops")
     names = [entry["name"] for entry in sorted(tables.run["classes"], key=lambda entry: entry["id"])]
     confusion, right = np.zeros((len(names), len(names)), np.int64), {}
     for batch in tables.masks.to_batches(columns=["image_id", "mask"]):
@@ -52,9 +52,7 @@ def evaluate(out: str, truth: Path) -> Agreement:
             right[image_id] = float(pairs.trace() / pairs.sum())
             confusion += pairs
     if not right:
-        raise ValueError(
-            f"no picture of '{out}' has a truth in '{truth}'; truth/a/b.png belongs to the picture a/b.jpg"
-        )
+        raise ValueError(f"no image of '{out}' has a truth in '{truth}'; truth/a/b.png belongs to the image a/b.jpg")
     return Agreement(dict(zip(names, map(float, f1(confusion)), strict=True)), right)
 
 

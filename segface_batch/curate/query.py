@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from segface_batch.curate.tables import open_tables
+from segface_batch.output.reader import open_tables
 
 FORMS = ("table", "csv", "json", "parquet")
 
@@ -287,7 +287,7 @@ def _aligned(rows: list[list[str]], right: list[bool]) -> list[str]:
 def _cell(value: Any) -> str:
     """A value as a person reads it, on one line of at most _CELL characters."""
     if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-        value = value["bytes"]  # Hugging Face's layout of a picture
+        value = value["bytes"]  # Hugging Face's layout of an image
     if value is None:
         return "null"
     if isinstance(value, bytes):

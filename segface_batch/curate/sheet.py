@@ -1,4 +1,4 @@
-"""A contact sheet: many pictures of an output, each beside its mask in colour, over a legend of the classes."""
+"""A contact sheet: many images of an output, each beside its mask in colour, over a legend of the classes."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segface_batch.catalog import BACKGROUND
 from segface_batch.curate.show import class_table, draw, rows, with_masks
-from segface_batch.curate.tables import open_tables
-from segface_batch.output import records
+from segface_batch.output import schema
+from segface_batch.output.reader import open_tables
 
-#: Pictures of a sheet, their longer side in pixels, and how many stand in a row.
-PICTURES, SIDE, COLUMNS = 28, 176, 4
+#: Images of a sheet, their longer side in pixels, and how many stand in a row.
+IMAGES, SIDE, COLUMNS = 28, 176, 4
 
 _TEXT_PIXELS = 15
 _MARGIN = 6
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
-def sheet(out: str, target: Path, pictures: int = PICTURES) -> Path:
-    """Draw the first `pictures` rows of the output `out` that have a mask into the PNG `target`, and return it.
+def sheet(out: str, target: Path, images: int = IMAGES) -> Path:
+    """Draw the first `images` rows of the output `out` that have a mask into the PNG `target`, and return it.
 
     ValueError where no row has a mask or a photograph is no longer the one annotated; OSError where one cannot be read.
     """
     tables = open_tables(out)
-    chosen = list(itertools.islice(rows(tables, ds.field("status") == records.OK), pictures))
+    chosen = list(itertools.islice(rows(tables, ds.field("status") == schema.OK), images))
     if not chosen:
-        raise ValueError(f"no picture of '{out}' has a mask; ask stats for status and error")
+        raise ValueError(f"no image of '{out}' has a mask; ask stats for status and error")
     drawn = [draw(tables, [row], SIDE) for row in with_masks(tables, chosen)]
     cell_width, cell_height = 2 * SIDE + 3 * _MARGIN, SIDE + _MARGIN
     columns = min(COLUMNS, len(drawn))
     legend = _legend(columns * cell_width, [c for i, c in sorted(class_table(tables).items()) if i != BACKGROUND])
     height = -(-len(drawn) // columns) * cell_height + _MARGIN
     page = Image.new("RGB", (columns * cell_width, height + legend.height), _PAPER)
-    for number, picture in enumerate(drawn):
+    for number, image in enumerate(drawn):
         left, top = number % columns * cell_width + _MARGIN, number // columns * cell_height + _MARGIN
-        page.paste(picture.photograph, (left, top))
-        page.paste(picture.overlay, (left + SIDE + _MARGIN, top))
+        page.paste(image.photograph, (left, top))
+        page.paste(image.overlay, (left + SIDE + _MARGIN, top))
     page.paste(legend, (0, height))
     page.save(target, format="PNG")
     return target

@@ -1,4 +1,4 @@
-"""A picture of one row: the photograph, the mask laid over it, and a legend, side by side in a PNG.
+"""An image of one row: the photograph, the mask laid over it, and a legend, side by side in a PNG.
 
 Colours and names come from the output's own class table.  H, W: height and width of the photograph as drawn; R: side of
 the mask.
@@ -18,9 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segface_batch import storage
 from segface_batch.catalog import BACKGROUND
-from segface_batch.curate.tables import Tables, open_tables
-from segface_batch.inputs.decode import DecodeError, decode as decode_picture
-from segface_batch.output import masks, records
+from segface_batch.images import masks
+from segface_batch.images.decode import DecodeError, decode as decode_image
+from segface_batch.output import schema
+from segface_batch.output.reader import Tables, open_tables
 
 #: Longer side of the photograph as drawn, in pixels.
 SIDE = 512
@@ -48,7 +49,7 @@ _COLUMNS = (
 
 
 def show(out: str, image_id: str, target: Path, face: int | None = None) -> Path:
-    """Draw the picture `image_id` of the output `out` into the PNG `target`, and return `target`.
+    """Draw the image `image_id` of the output `out` into the PNG `target`, and return `target`.
 
     `face` is the number of one face; None draws all.  ValueError, in one line, for an unknown or ambiguous image_id, a
     row without mask and a photograph that is no longer the one annotated; FileNotFoundError and other OSError where
@@ -70,7 +71,7 @@ class Drawn:
 
 
 def draw(tables: Tables, rows: list[dict[str, Any]], side: int) -> Drawn:
-    """The faces of one picture (rows of `with_masks`) with a longer side of `side` pixels."""
+    """The faces of one image (rows of `with_masks`) with a longer side of `side` pixels."""
     photograph = _photograph(rows[0], tables.run["settings"]["max_pixels"])
     scale = side / max(photograph.size)
     width, height = (max(1, round(side * scale)) for side in photograph.size)
@@ -94,15 +95,15 @@ def class_table(tables: Tables) -> dict[int, dict[str, Any]]:
 
 
 def _rows(tables: Tables, image_id: str, face: int | None) -> list[dict[str, Any]]:
-    """The statistics of the chosen faces of one picture with the PNG of each under `mask`."""
+    """The statistics of the chosen faces of one image with the PNG of each under `mask`."""
     found = list(rows(tables, ds.field("image_id") == image_id))
     if not found:
-        raise ValueError(f"no picture '{image_id}' in the output{_hint(tables, image_id)}")
+        raise ValueError(f"no image '{image_id}' in the output{_hint(tables, image_id)}")
     if len({(row["unit"], row["seq"]) for row in found}) > 1:
-        raise ValueError(f"several pictures are called '{image_id}': {', '.join(sorted(row['uri'] for row in found))}")
-    if found[0]["status"] == records.ERROR:
+        raise ValueError(f"several images are called '{image_id}': {', '.join(sorted(row['uri'] for row in found))}")
+    if found[0]["status"] == schema.ERROR:
         raise ValueError(f"'{image_id}' has no mask: it failed with '{found[0]['error']}' ({found[0]['uri']})")
-    if found[0]["status"] == records.NO_FACE:
+    if found[0]["status"] == schema.NO_FACE:
         raise ValueError(f"'{image_id}' has no mask: no face was found in it ({found[0]['uri']})")
     chosen = [row for row in found if face in (None, row["face"])]
     if not chosen:
@@ -113,7 +114,7 @@ def _rows(tables: Tables, image_id: str, face: int | None) -> list[dict[str, Any
 
 def rows(tables: Tables, condition: ds.Expression) -> Iterator[dict[str, Any]]:
     """The statistics that meet a condition, in plan order, and the `part` that each lies in."""
-    if tables.run["schema_version"] < records.SCHEMA_VERSION:
+    if tables.run["schema_version"] < schema.SCHEMA_VERSION:
         raise ValueError(
             "the output was made by an earlier segface-batch and does not say where its masks lie; use that"
         )
@@ -142,11 +143,9 @@ def _hint(tables: Tables, image_id: str) -> str:
 def _photograph(row: dict[str, Any], max_pixels: int) -> Image.Image:
     """The upright photograph that the row describes, RGB."""
     try:
-        photograph = decode_picture(storage.read(row["uri"]), max_pixels)
+        photograph = decode_image(storage.read(row["uri"]), max_pixels)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"the picture is no longer at '{row['uri']}'; its mask is in the output still"
-        ) from None
+        raise FileNotFoundError(f"the image is no longer at '{row['uri']}'; its mask is in the output still") from None
     except DecodeError as error:
         raise ValueError(f"'{row['uri']}' changed since it was annotated: it is {error} now") from error
     if photograph.size != (row["width"], row["height"]):

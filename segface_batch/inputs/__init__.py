@@ -1,1 +1,1 @@
-"""From folders, manifests, tar and Parquet files, local or remote, to framed pictures: list, plan, fetch, decode."""
+"""From folders, manifests, tar and Parquet files, local or remote, to cropped images: list, plan, fetch, decode."""

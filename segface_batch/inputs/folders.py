@@ -1,6 +1,6 @@
 """The regular files of a folder, or the objects below a prefix, streamed in a stable order.
 
-A local folder is searched here and not by fsspec or Ray, which follow symbolic links (a loop gives each picture forty
+A local folder is searched here and not by fsspec or Ray, which follow symbolic links (a loop gives each image forty
 times), open FIFOs and hold the whole listing in memory.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from segface_batch import storage
-from segface_batch.inputs.picture import printable
+from segface_batch.inputs.image import printable
 
 #: Longer suffixes are counted together: they come from names with dots in them.
 _LONGEST_SUFFIX = 12

@@ -1,4 +1,4 @@
-"""A list of pictures that lie elsewhere: .txt (a place a line), .csv or .parquet with a column `uri`."""
+"""A list of images that lie elsewhere: .txt (a place a line), .csv or .parquet with a column `uri`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from segface_batch import storage
-from segface_batch.inputs import parquet, ranged
-from segface_batch.inputs.picture import Picture, points_of
-from segface_batch.inputs.redact import redacted
+from segface_batch.inputs import parquet
+from segface_batch.inputs.image import SourceImage, points_of
+from segface_batch.storage import ranged
+from segface_batch.storage.redact import redacted
 
 #: Columns of a manifest that are read, besides those carried and those that place faces.
 COLUMNS = ("uri", "image_id")
@@ -34,10 +35,10 @@ def columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
-def pictures(
+def images(
     place: str, suffix: str, n_bytes: int, *, placed_by: Sequence[str], carried: Sequence[str]
-) -> Iterator[Picture]:
-    """The manifest's pictures as listed, those named by a path found from the manifest's own folder; their ids are
+) -> Iterator[SourceImage]:
+    """The manifest's images as listed, those named by a path found from the manifest's own folder; their ids are
     `image_id`, else `uri`.  ValueError for a manifest without `uri` or, where faces are `placed_by` columns, without
     any of these, or for a row without a `uri`."""
     shown = redacted(place)
@@ -59,10 +60,10 @@ def pictures(
         uri = row["uri"]
         if not uri:
             raise ValueError(f"{shown}: row {number} has no uri")
-        yield _picture(row, uri, folder, carried)
+        yield _image(row, uri, folder, carried)
 
 
-def _picture(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> Picture:
+def _image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> SourceImage:
     here = uri if storage.is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
     size = 0
     if not storage.is_url(here):
@@ -70,7 +71,7 @@ def _picture(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str])
             size = os.stat(here).st_size
     image_id = row.get("image_id")
     shown = redacted(here)
-    return Picture(
+    return SourceImage(
         redacted(uri) if image_id is None or image_id == "" else str(image_id),
         shown,
         points_of(row),

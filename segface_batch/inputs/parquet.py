@@ -1,7 +1,7 @@
-"""Pictures inside Parquet files: which column has them, what the file says about each, and their bytes.
+"""Images inside Parquet files: which column has them, what the file says about each, and their bytes.
 
-A column of pictures is binary, or a struct with `bytes` (and `path`) as Hugging Face's `Image` feature stores it.
-Planning reads the footer and the small columns.  Of the pictures' column a part can only be had by reading its row
+A column of images is binary, or a struct with `bytes` (and `path`) as Hugging Face's `Image` feature stores it.
+Planning reads the footer and the small columns.  Of the images' column a part can only be had by reading its row
 group from the start, because pyarrow does not jump to a page.
 """
 
@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from segface_batch.inputs.picture import Cell
-from segface_batch.inputs.ranged import Ranged
-from segface_batch.inputs.redact import redacted
+from segface_batch.inputs.image import Cell
+from segface_batch.storage.ranged import Ranged
+from segface_batch.storage.redact import redacted
 
-#: Columns that name a picture, the first that a file has; else the struct's path does.
+#: Columns that name an image, the first that a file has; else the struct's path does.
 ID_COLUMNS = ("image_id", "key", "__key__")
 
 #: What the struct's path is called among a row's values; no column is called so.
 PATH = "\0path"
 
-#: A request for pictures; a row group of 100 pictures of 80 kB is one.
+#: A request for images; a row group of 100 images of 80 kB is one.
 _READ_BYTES = 8 * 2**20
-#: Pictures in memory twice at the same moment while they are read.
+#: Images in memory twice at the same moment while they are read.
 _READ_ROWS = 32
 
 #: Each unit of a row group reads it from the start: of 2 GiB the last of 32 units reads all.
@@ -35,7 +35,7 @@ MAX_GROUP_BYTES = 2 * 2**30
 
 
 class Row(NamedTuple):
-    """A row that has, or should have, a picture: where, its number in the file, and the small columns asked for."""
+    """A row that has, or should have, an image: where, its number in the file, and the small columns asked for."""
 
     cell: Cell
     n_bytes: int
@@ -44,12 +44,12 @@ class Row(NamedTuple):
 
 
 def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | None:
-    """The column with the pictures, None if there is none; ValueError for several of which none is `wanted`."""
+    """The column with the images, None if there is none; ValueError for several of which none is `wanted`."""
     found = [field.name for field in schema if _is_image(field.type)]
     if wanted is not None:
         return wanted if wanted in found else None
     if len(found) > 1:
-        raise ValueError(f"{place} has several columns that may be pictures: {', '.join(found)}; give --image-column")
+        raise ValueError(f"{place} has several columns that may be images: {', '.join(found)}; give --image-column")
     return found[0] if found else None
 
 
@@ -64,7 +64,7 @@ def opened(place: str, n_bytes: int, read_bytes: int = 0) -> pq.ParquetFile:
 
 
 def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: Sequence[str]) -> Iterator[Row]:
-    """Every row of the pictures' column, with the columns of those names and, as PATH, the path in the struct.
+    """Every row of the images' column, with the columns of those names and, as PATH, the path in the struct.
 
     ValueError for a row group that is too large to be read in parts.
     """
@@ -95,7 +95,7 @@ def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: 
 def check_group(place: str, group: int, n_bytes: int) -> None:
     if n_bytes > MAX_GROUP_BYTES:
         raise ValueError(
-            f"{redacted(place)}: row group {group} has {n_bytes / 1e9:.1f} GB of pictures, which would be read again "
+            f"{redacted(place)}: row group {group} has {n_bytes / 1e9:.1f} GB of images, which would be read again "
             "and again; write the file anew with row_group_size=1000 or less"
         )
 

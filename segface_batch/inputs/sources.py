@@ -1,10 +1,10 @@
-"""What there is to annotate: the pictures of all inputs, streamed in a stable order.
+"""What there is to annotate: the images of all inputs, streamed in a stable order.
 
 An input is one of
 
-- a folder or prefix of pictures and .tar files, searched through, or of .parquet files with pictures in them;
-- a manifest, which lists pictures by place: .txt, .csv, or .parquet with a column `uri`;
-- a .parquet file with pictures in it;
+- a folder or prefix of images and .tar files, searched through, or of .parquet files with images in them;
+- a manifest, which lists images by place: .txt, .csv, or .parquet with a column `uri`;
+- a .parquet file with images in it;
 - a .tar file (WebDataset).
 
 Every place may be a URL that fsspec knows.
@@ -23,14 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segface_batch import storage
-from segface_batch.inputs import folders, manifest, parquet, ranged, tar
-from segface_batch.inputs.decode import SUFFIXES
+from segface_batch.images.decode import SUFFIXES
+from segface_batch.inputs import folders, manifest, parquet, tar
 from segface_batch.inputs.folders import Found
-from segface_batch.inputs.picture import Picture, points_of, printable
-from segface_batch.inputs.redact import redacted
-from segface_batch.output import records
+from segface_batch.inputs.image import SourceImage, points_of, printable
+from segface_batch.storage import ranged
+from segface_batch.storage.redact import redacted
 
-__all__ = ["Picture", "pictures"]
+__all__ = ["SourceImage", "images"]
 
 #: Files whose headers or footers are read at the same time.
 _AHEAD = 8
@@ -43,8 +43,8 @@ T = TypeVar("T")
 
 
 class _Input(NamedTuple):
-    """An input: `kind` is "" for a folder, else the suffix, with ".manifest" for a Parquet file that lists pictures;
-    `prefix` begins the ids of its pictures."""
+    """An input: `kind` is "" for a folder, else the suffix, with ".manifest" for a Parquet file that lists images;
+    `prefix` begins the ids of its images."""
 
     place: str
     kind: str
@@ -63,18 +63,18 @@ class _Wanted(NamedTuple):
     image_column: str | None
 
 
-def pictures(
+def images(
     inputs: Sequence[str],
     skipped: Counter[str],
     *,
     placed_by: Sequence[str] = (),
     columns: Sequence[str] = (),
     image_column: str | None = None,
-) -> tuple[pa.Schema, Iterator[Picture]]:
-    """The schema of the `columns` to carry, and every picture of the inputs; `skipped` counts what they hold besides.
+) -> tuple[pa.Schema, Iterator[SourceImage]]:
+    """The schema of the `columns` to carry, and every image of the inputs; `skipped` counts what they hold besides.
 
-    A folder's pictures come by path, then those in its .tar files, shard by shard, and, only where there is no loose
-    picture, those in its .parquet files; .parquet files beside loose pictures and whatever else is there are counted
+    A folder's images come by path, then those in its .tar files, shard by shard, and, only where there is no loose
+    image, those in its .parquet files; .parquet files beside loose images and whatever else is there are counted
     in `skipped`.  A manifest's come as listed, a file's in its order.
 
     An id is the path below the input; the manifest's `image_id` or `uri`; of a Parquet row `image_id`, `key` or
@@ -83,15 +83,14 @@ def pictures(
 
     Every input must have one of the columns that faces are `placed_by`, where there are such.
 
-    Columns are those of manifests and of Parquet files with pictures; an input that lacks one gives nulls.
+    Columns are those of manifests and of Parquet files with images; an input that lacks one gives nulls.
 
     Planning reads small things only: listings, headers, footers.  A broken .tar or .parquet file of a folder becomes
-    a picture with an `error`, named as the file; so does what a cut .tar file promises.
+    an image with an `error`, named as the file; so does what a cut .tar file promises.
 
-    ValueError, in one line with the cure, for what is no input or lacks what it needs, at once or, where that shows
+    ValueError, in one line with the hint, for what is no input or lacks what it needs, at once or, where that shows
     late, from the stream; OSError for what cannot be listed or opened.
     """
-    records.check_carried(columns)
     opened = _opened(inputs, image_column)
     carried = _carried(opened, columns, image_column)
     wanted = _Wanted(carried, placed_by, image_column)
@@ -104,7 +103,7 @@ def _opened(inputs: Sequence[str], image_column: str | None) -> list[_Input]:
     for word, count in Counter(words).items():
         if count > 1:
             both = " and ".join(redacted(place) for place, own in zip(places, words, strict=True) if own == word)
-            raise ValueError(f"{both} have the same last word, by which their pictures are told apart; rename one")
+            raise ValueError(f"{both} have the same last word, by which their images are told apart; rename one")
     found = []
     for place, word in zip(places, words, strict=True):
         kind, n_bytes = _kind(place, word, image_column)
@@ -120,7 +119,7 @@ def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
         if suffix.startswith(".tar.") or suffix == ".tgz":
             raise _compressed(shown)
         if place.startswith(("http://", "https://")):
-            raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its pictures")
+            raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its images")
         return "", 0
     try:
         n_bytes = storage.size(place)
@@ -147,8 +146,8 @@ def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
             if "uri" in names.names:
                 return ".manifest", n_bytes
             raise ValueError(
-                f"{shown} has neither a column 'uri' nor one with pictures{_named(image_column)} "
-                f"(it has: {', '.join(names.names)}); a manifest needs 'uri', and pictures are binary or a struct "
+                f"{shown} has neither a column 'uri' nor one with images{_named(image_column)} "
+                f"(it has: {', '.join(names.names)}); a manifest needs 'uri', and images are binary or a struct "
                 "with 'bytes'"
             )
     return suffix, n_bytes
@@ -175,7 +174,7 @@ def _carried(inputs: Sequence[_Input], columns: Sequence[str], image_column: str
             if column in schema.names
         }
         if not types:
-            names = sorted({name for _, schema in available for name in schema.names if not records.is_reserved(name)})
+            names = sorted({name for _, schema in available for name in schema.names})
             raise ValueError(f"no input has a column '{column}'; there is: {', '.join(names) or 'none'}")
         if len(set(types.values())) > 1:
             both = ", ".join(f"{kind} in {redacted(place)}" for place, kind in types.items())
@@ -199,24 +198,24 @@ def _columns(each: _Input, image_column: str | None) -> pa.Schema:
     return pa.schema([])
 
 
-def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     if each.kind == "":
         return _in_folder(each, wanted, skipped)
     if each.kind == ".tar":
         return _in_tars([each.found], wanted, skipped)
     if each.kind == ".parquet":
         return _in_parquet_files([each.found], each.prefix, wanted, skipped)
-    listed = manifest.pictures(
+    listed = manifest.images(
         each.place,
         ".parquet" if each.kind == ".manifest" else each.kind,
         each.n_bytes,
         placed_by=wanted.placed_by,
         carried=wanted.carried.names,
     )
-    return (picture._replace(image_id=each.prefix + picture.image_id) for picture in listed) if each.prefix else listed
+    return (image._replace(image_id=each.prefix + image.image_id) for image in listed) if each.prefix else listed
 
 
-def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     tars: list[Found] = []
     tables: list[Found] = []
     loose = 0
@@ -226,7 +225,7 @@ def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator
             if loose == 0:
                 _refuse_unplaced(wanted, place)
             loose += 1
-            yield Picture(each.prefix + name, place, None, n_bytes, carried=nothing)
+            yield SourceImage(each.prefix + name, place, None, n_bytes, carried=nothing)
         elif suffix == ".tar":
             tars.append(Found(each.prefix + name, place, suffix, n_bytes))
         elif suffix == ".parquet":
@@ -244,12 +243,12 @@ def _refuse_unplaced(wanted: _Wanted, place: str) -> None:
     if wanted.placed_by:
         columns = " or ".join(map(repr, wanted.placed_by))
         raise ValueError(
-            f"{redacted(place)} comes without the {' or '.join(wanted.placed_by)} that each face is framed by; give a "
+            f"{redacted(place)} comes without the {' or '.join(wanted.placed_by)} that each face is cropped by; give a "
             f"manifest or Parquet file with a column {columns}, or --faces detect, which finds them"
         )
 
 
-def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     nothing = (None,) * len(wanted.carried)
     for shard, index in _ahead(_index, shards):
         _refuse_unplaced(wanted, shard.place)
@@ -266,7 +265,7 @@ def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) ->
                 skipped[folders.kind(suffix)] += 1
             else:
                 is_cut = member.offset + member.n_bytes > shard.n_bytes
-                yield Picture(
+                yield SourceImage(
                     f"{shard.name}/{name}",
                     f"{shown}#{name}",
                     n_bytes=0 if is_cut else member.n_bytes,
@@ -279,7 +278,7 @@ def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) ->
             skipped["tar files without an end"] += 1
         elif index.end == tar.DAMAGED:
             skipped["damaged tar files"] += 1
-            yield Picture(shard.name, shown, error="unreadable", carried=nothing)
+            yield SourceImage(shard.name, shown, error="unreadable", carried=nothing)
 
 
 def _index(shard: Found) -> tar.Index:
@@ -288,12 +287,14 @@ def _index(shard: Found) -> tar.Index:
         return tar.index(file, shard.n_bytes)
 
 
-def _in_parquet_files(found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]) -> Iterator[Picture]:
+def _in_parquet_files(
+    found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]
+) -> Iterator[SourceImage]:
     for entry, file in _ahead(_parquet_file, found):
         shown = redacted(entry.place)
         if file is None:
             skipped["damaged Parquet files"] += 1
-            yield Picture(entry.name, shown, error="unreadable", carried=(None,) * len(wanted.carried))
+            yield SourceImage(entry.name, shown, error="unreadable", carried=(None,) * len(wanted.carried))
             continue
         column = parquet.image_column(file.schema_arrow, wanted.image_column, shown)
         if column is None:
@@ -302,7 +303,7 @@ def _in_parquet_files(found: Sequence[Found], prefix: str, wanted: _Wanted, skip
         yield from _in_parquet(entry, file, column, prefix, wanted)
 
 
-def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted) -> Iterator[Picture]:
+def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted) -> Iterator[SourceImage]:
     schema, shown = file.schema_arrow, redacted(entry.place)
     if not set(wanted.placed_by) & set(schema.names):
         _refuse_unplaced(wanted, entry.place)
@@ -315,7 +316,7 @@ def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wa
     names = [name for name in dict.fromkeys((named, *wanted.placed_by, *wanted.carried.names)) if name in schema.names]
     for cell, n_bytes, number, values in parquet.rows(file, entry.place, entry.n_bytes, column, names):
         own = values.get(named)
-        yield Picture(
+        yield SourceImage(
             f"{entry.name}/{number}" if own is None or own == "" else f"{prefix}{own}",
             f"{shown}#{number}",
             points_of(values),

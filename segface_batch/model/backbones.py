@@ -36,7 +36,7 @@ class BackboneRow:
 
     `channels` of the maps with strides 4, 8, 16 and 32; `arguments` of `timm.create_model`, where `sized` models get
     `img_size` too; `taps` are arguments of timm's `forward_intermediates`; the modules `without` lie behind the last
-    tap and are left out; `mend` changes the timm model in place; `unused` matches tensors of the official file (less
+    tap and are left out; `fix` changes the timm model in place; `unused` matches tensors of the official file (less
     "backbone.") that do not reach any map.
     """
 
@@ -46,7 +46,7 @@ class BackboneRow:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     sized: bool = False
     without: tuple[str, ...] = ()
-    mend: Callable[[nn.Module], None] | None = None
+    fix: Callable[[nn.Module], None] | None = None
     names: Names = ()
     unused: str | None = None
 
@@ -60,8 +60,8 @@ class Backbone(nn.Module):
         self.net = timm.create_model(row.timm_name, pretrained=False, num_classes=0, **size, **row.arguments)
         for name in row.without:
             self.net.set_submodule(name, nn.Identity())
-        if row.mend is not None:
-            row.mend(self.net)
+        if row.fix is not None:
+            row.fix(self.net)
         self.taps = dict(row.taps)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -229,7 +229,7 @@ BACKBONES: dict[str, BackboneRow] = {
         arguments={"window_size": 7},
         sized=True,
         without=("norm",),
-        mend=_pad_then_roll,
+        fix=_pad_then_roll,
         names=_SWIN_NAMES,
         unused=_SWIN_UNUSED,
     ),

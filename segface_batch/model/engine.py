@@ -28,7 +28,7 @@ def choose(engine: str, device: str) -> str:
 
 
 def check_openvino(device: str, compile: bool) -> None:
-    """ValueError, with the cure, where OpenVINO cannot do what is asked."""
+    """ValueError, with the hint, where OpenVINO cannot do what is asked."""
     if not has_openvino():
         raise ValueError("--engine openvino needs its package: pip install 'segface-batch[openvino]'")
     if device == "cuda":

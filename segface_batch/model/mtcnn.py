@@ -1,11 +1,11 @@
 """MTCNN: finds faces and their five landmarks in a photograph of any size.
 
 Zhang et al. 2016 (arXiv 1604.02878), "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional
-Networks": a net of twelve pixels slides over a pyramid of the picture, two larger ones look again at what it found.
+Networks": a net of twelve pixels slides over a pyramid of the image, two larger ones look again at what it found.
 The weights (assets/mtcnn.safetensors, 495,850 parameters in float16) are those of facenet-pytorch 2.6.0 (MIT; see
 NOTICE); pipelines/convert_mtcnn.py made the file.
 
-N: candidates; H, W: a picture in pixels.
+N: candidates; H, W: an image in pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segface_batch.inputs.faces import NO_FACES, Faces
+from segface_batch.images.faces import NO_FACES, Faces
 from segface_batch.model.imports import compiler_on_demand
 
 with compiler_on_demand():
@@ -111,7 +111,7 @@ class Mtcnn(nn.Module):
 
     @torch.inference_mode()
     def detect(self, image: Image.Image) -> Faces:
-        """An upright RGB picture -> its faces, the largest first."""
+        """An upright RGB image -> its faces, the largest first."""
         boxes = self._proposals(image)
         if len(boxes):
             scores, shifts = self._looked_at(self.rnet, image, boxes, _REFINE)
@@ -134,7 +134,7 @@ class Mtcnn(nn.Module):
         return Faces(boxes, again.scores, again.landmarks)
 
     def _located(self, image: Image.Image, squares: Tensor) -> Faces:
-        """What the last net sees in squares (N, 4) of the picture."""
+        """What the last net sees in squares (N, 4) of the image."""
         scores, shifts, points = self._looked_at(self.onet, image, squares, _LOCATE)
         sides = squares[:, 2:] - squares[:, :2] + 1
         landmarks = points.view(-1, 2, 5).transpose(1, 2) * sides[:, None] + squares[:, None, :2] - 1
@@ -157,7 +157,7 @@ class Mtcnn(nn.Module):
         return _squares(boxes + shifts * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2))
 
     def _of_a_level(self, level: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Windows (N, 4) in pixels of the picture, scores (N,), shifts (N, 4)."""
+        """Windows (N, 4) in pixels of the image, scores (N,), shifts (N, 4)."""
         scores, shifts = self.pnet(level)
         rows, columns = (scores > _LEAST[0]).nonzero(as_tuple=True)
         corners = torch.stack([columns, rows], 1) * _STRIDE + 1
@@ -167,7 +167,7 @@ class Mtcnn(nn.Module):
         return windows[kept], scores[rows, columns], shifts[:, rows, columns].T
 
     def _looked_at(self, net: nn.Module, image: Image.Image, boxes: Tensor, side: int) -> list[Tensor]:
-        """What a net says of the squares of the picture; outside it is black."""
+        """What a net says of the squares of the image; outside it is black."""
         corners = boxes.round().int()
         corners[:, 2:] = torch.maximum(corners[:, 2:], corners[:, :2] + 1)
         answers = []
@@ -177,7 +177,7 @@ class Mtcnn(nn.Module):
         return [torch.cat(parts) for parts in zip(*answers, strict=True)]
 
     def _tensor(self, images: list[Image.Image]) -> Tensor:
-        """Pictures of one size -> (N, 3, H, W) as the nets were trained."""
+        """Images of one size -> (N, 3, H, W) as the nets were trained."""
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).to(self._device())
         return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 128
 

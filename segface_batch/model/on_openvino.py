@@ -1,4 +1,4 @@
-"""The network run by OpenVINO on a CPU.  R: side of the picture in pixels.
+"""The network run by OpenVINO on a CPU.  R: side of the image in pixels.
 
 The graph is made from the torch network once and kept in $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch, under a name
 that follows from all that it depends on; who finds it there needs neither torch nor timm.
@@ -50,7 +50,7 @@ class OpenvinoEngine:
     def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], np.ndarray]:
         """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> what gives the class ids (B, R, R) uint8.
 
-        One picture goes after the other, as suits a CPU.
+        One image goes after the other, as suits a CPU.
         """
         inputs = [pixels]
         if landmarks is not None:
@@ -67,7 +67,7 @@ class OpenvinoEngine:
 
 
 def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
-    """One picture (1, R, R, 3) uint8, and LaPa's grids -> labels (1, R, R) uint8."""
+    """One image (1, R, R, 3) uint8, and LaPa's grids -> labels (1, R, R) uint8."""
     target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"
     if not target.is_dir():
         graph = converted(checkpoint, path)
@@ -113,7 +113,7 @@ def converted(checkpoint: Checkpoint, path: Path) -> openvino.Model:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    from segface_batch.model.inference import Inference
+    from segface_batch.model.fused import Inference
 
     side = checkpoint.resolution
     network = Inference(weights.load(checkpoint, path), side, split=False).eval()

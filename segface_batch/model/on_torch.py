@@ -1,4 +1,4 @@
-"""The network run by torch, on a CPU or an Nvidia GPU.  B: batch; R: side of the picture in pixels."""
+"""The network run by torch, on a CPU or an Nvidia GPU.  B: batch; R: side of the image in pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segface_batch.catalog import Checkpoint
 from segface_batch.model import engine, warp, weights
-from segface_batch.model.inference import Inference
+from segface_batch.model.fused import Inference
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TorchEngine:
     """`device` is auto, cpu or cuda, `precision` fp32 or bf16; `threads` limits the CPU threads of the process.
 
-    With `compile` the network is compiled at the first call, for the number of pictures that it gets; where that
+    With `compile` the network is compiled at the first call, for the number of images that it gets; where that
     cannot be, one line of the log says why, and it runs as it is.
     """
 

@@ -1,6 +1,6 @@
 """What faster ways to run a network cost in quality: how far their masks are from those of torch in float32.
 
-B: pictures; R: side of a picture in pixels.
+B: images; R: side of an image in pixels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from PIL import Image
 from segface_batch import catalog
 from segface_batch.curate.evaluate import counted_pairs, f1
 from segface_batch.demo import FACES, TRUTH
-from segface_batch.inputs.framing import frame
-from segface_batch.model.parser import FaceParser
+from segface_batch.images.crop import crop_image
+from segface_batch.model.face_parser import FaceParser
 
 #: A pixel is safe where its best class leads by more than this: 70 times what float32 moves logits (tests/data).
 SAFE_MARGIN = 0.02
@@ -78,11 +78,11 @@ def agreements(
     landmarks: np.ndarray | None = None,
     modes: Sequence[Mode] = FASTER,
 ) -> Iterator[Agreement]:
-    """For framed pictures (B, R, R, 3) uint8, with landmarks (B, 5, 2) where the checkpoint needs them."""
+    """For cropped images (B, R, R, 3) uint8, with landmarks (B, 5, 2) where the checkpoint needs them."""
     import torch
 
     from segface_batch.model import warp, weights as files
-    from segface_batch.model.inference import Inference
+    from segface_batch.model.fused import Inference
 
     found = catalog.find(checkpoint)
     network = Inference(files.load(found, files.locate(found, weights)), found.resolution, split=True)
@@ -110,8 +110,8 @@ def _mean_f1(mode: Mode) -> float:
     classes, side = len(parser.checkpoint.dataset.classes), parser.checkpoint.resolution
     confusion = np.zeros((classes, classes), np.int64)
     for file in sorted((FACES / "rendered").glob("*.jpg")):
-        with Image.open(file) as picture, Image.open(_truth(file)) as labels:
-            pixels = frame(picture.convert("RGB"), parser.checkpoint).pixels
+        with Image.open(file) as image, Image.open(_truth(file)) as labels:
+            pixels = crop_image(image.convert("RGB"), parser.checkpoint).pixels
             true = np.asarray(labels.resize((side, side), Image.Resampling.NEAREST))
         confusion += counted_pairs(true, parser.labels(pixels[None])[0], classes)
     return float(np.nanmean(f1(confusion)))

@@ -8,7 +8,7 @@ score a pixel for that class.
 Modules outside the backbone carry the names of the published files (github.com/Kartik-3004/SegFace, commit 9416628),
 so that only the backbone's tensors have to be renamed.
 
-B: batch; K: classes; R: side of the picture in pixels; N: features, (R/4)^2 of them, row by row; C: width.
+B: batch; K: classes; R: side of the image in pixels; N: features, (R/4)^2 of them, row by row; C: width.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class SegFace(nn.Module):
         """Logits (B, K, R, R) of `normalised` pixels (B, 3, R, R).
 
         LaPa's checkpoints need `landmarks`, (B, 5, 2) in pixels: the eyes, nose tip and mouth corners, left before
-        right as seen in the picture.  The others ignore them.
+        right as seen in the image.  The others ignore them.
         """
         if not self.aligned:
             return unfolded(self._scores(pixels))
@@ -158,7 +158,7 @@ class Projection(nn.Module):
 
 
 class PositionCode(nn.Module):
-    """Random Fourier features of a place in the picture (Segment Anything's PositionEmbeddingRandom)."""
+    """Random Fourier features of a place in the image (Segment Anything's PositionEmbeddingRandom)."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -284,7 +284,7 @@ def heads(values: Tensor) -> Tensor:
 class Upscaling(nn.ConvTranspose2d):
     """A transposed convolution whose kernel is its stride: every feature becomes 2 x 2, without its neighbours.
 
-    So it is one matrix product per feature, and where the results lie in the picture need not be known until the end.
+    So it is one matrix product per feature, and where the results lie in the image need not be known until the end.
     """
 
     def __init__(self, width: int, out_width: int) -> None:

@@ -4,7 +4,7 @@ The warp is RoI Tanh-warping (Lin et al., CVPR 2019, "Face Parsing with RoI Tanh
 LaPa model (github.com/Kartik-3004/SegFace, commit 9416628, MIT).  A point of the plane is one complex number x + iy,
 so that a similarity (rotation, scale, shift) is `factor * point + shift`.
 
-B, C, R: batch, channels, and the side of the square picture in pixels.
+B, C, R: batch, channels, and the side of the square image in pixels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Where the eyes, the nose tip and the mouth corners are put: x + iy in a picture from -1 to 1 (official code, where
-#: they are pixels of a 512 pixel picture).
+#: Where the eyes, the nose tip and the mouth corners are put: x + iy in an image from -1 to 1 (official code, where
+#: they are pixels of a 512 pixel image).
 _TARGETS = tuple(
     complex(x, y) / 256 - (1 + 1j) for x, y in ((196, 226), (316, 226), (256, 286), (220, 360.4), (292, 360.4))
 )
@@ -29,7 +29,7 @@ _ARCTANH_LIMIT = 0.999
 def similarity(landmarks: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     """(B, 5, 2) pixels -> factor and shift, complex128 (B,), which bring them nearest to the targets (least squares).
 
-    Landmarks that coincide give NaN; `inputs.framing` refuses them.
+    Landmarks that coincide give NaN; `inputs.cropping` refuses them.
     """
     targets = torch.tensor(_TARGETS, dtype=torch.complex128, device=landmarks.device)
     targets = (targets + (1 + 1j)) * ((resolution - 1) / 2)
@@ -44,7 +44,7 @@ def grids(landmarks: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     """(B, 5, 2) pixels -> the grids that warp and that warp back, float32 (B, R, R, 2), for `sampled`.
 
     Computed in float64.  Pixels are counted by their corner, not by their middle as `sampled` counts them, so each way
-    moves the picture by half a pixel up and left.  The networks were trained with that.
+    moves the image by half a pixel up and left.  The networks were trained with that.
     """
     factor, shift = (value[:, None, None] for value in similarity(landmarks, resolution))
     steps = torch.arange(resolution, dtype=torch.float64, device=landmarks.device)

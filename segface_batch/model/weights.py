@@ -67,12 +67,12 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
     if weights is None and checkpoint.asset is not None:
         return _ASSETS / checkpoint.asset
     if weights is None:
-        cure = (
+        hint = (
             "give a file at hand with --weights FILE, or point HF_HOME at a cache that holds it, filled with "
             f"'segface-batch checkpoints fetch {checkpoint.name}' on a machine with network; to try things out without "
             f"any, --checkpoint {DEMO_CHECKPOINT} comes with the package"
         )
-        return from_hub(HUB_REPOSITORY, checkpoint.hub_file, revision, cure)
+        return from_hub(HUB_REPOSITORY, checkpoint.hub_file, revision, hint)
     if "://" in weights:
         return _from_url(weights)
     path = Path(weights).expanduser()
@@ -320,8 +320,8 @@ def _neither(path: str | os.PathLike[str]) -> str:
     return f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
 
 
-def from_hub(repository: str, file: str, revision: str | None, cure: str) -> Path:
-    """A repository's file in the Hugging Face cache, fetched if need be; OSError, with the cure, where it cannot."""
+def from_hub(repository: str, file: str, revision: str | None, hint: str) -> Path:
+    """A repository's file in the Hugging Face cache, fetched if need be; OSError, with the hint, where it cannot."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -336,7 +336,7 @@ def from_hub(repository: str, file: str, revision: str | None, cure: str) -> Pat
         return Path(hf_hub_download(**wanted))
     except Exception as error:  # the hub's HTTP library and its errors change between versions
         raise OSError(
-            f"cannot fetch {file} from huggingface.co/{repository} ({type(error).__name__}); {cure}"
+            f"cannot fetch {file} from huggingface.co/{repository} ({type(error).__name__}); {hint}"
         ) from error
 
 

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segface_batch.inputs.faces import NO_FACES, Faces
+from segface_batch.images.faces import NO_FACES, Faces
 from segface_batch.model import weights
 
 REPOSITORY, FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
-#: It finds faces from about ten pixels on: pictures are scaled down until `min_face` is that.
+#: It finds faces from about ten pixels on: images are scaled down until `min_face` is that.
 _SMALLEST = 10
 
 #: Boxes that overlap a better one by more are the same face (OpenCV's value).
@@ -31,12 +31,12 @@ class YuNet:
 
     def __init__(self, *, min_face: int = 40, min_score: float = 0.95) -> None:
         self.min_face, self.min_score = min_face, min_score
-        self.path = str(located())
-        cv2.setNumThreads(1)  # several pictures are looked at side by side
+        self.path = str(fetch())
+        cv2.setNumThreads(1)  # several images are looked at side by side
         self._own = threading.local()
 
     def detect(self, image: Image.Image) -> Faces:
-        """An upright RGB picture -> its faces, the largest first."""
+        """An upright RGB image -> its faces, the largest first."""
         scale = min(1.0, _SMALLEST / self.min_face)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         small = image.resize(size, Image.Resampling.BOX) if size != image.size else image
@@ -50,16 +50,16 @@ class YuNet:
         return faces.at((faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1) >= self.min_face).largest()
 
     def _net(self, size: tuple[int, int]) -> cv2.FaceDetectorYN:
-        """A net for pictures of a size; each thread has its own, which remembers the size."""
+        """A net for images of a size; each thread has its own, which remembers the size."""
         if not hasattr(self._own, "net"):
             self._own.net = cv2.FaceDetectorYN.create(self.path, "", size, self.min_score, _OVERLAP)
         self._own.net.setInputSize(size)
         return self._own.net
 
 
-def located() -> Path:
+def fetch() -> Path:
     """The file of the weights, fetched if need be; OSError where there is none, ValueError where it is another."""
-    cure = "point HF_HOME at a cache that holds it, or use --detector mtcnn, which comes with the package"
-    path = weights.from_hub(REPOSITORY, FILE, None, cure)
+    hint = "point HF_HOME at a cache that holds it, or use --detector mtcnn, which comes with the package"
+    path = weights.from_hub(REPOSITORY, FILE, None, hint)
     weights.verify(path, SHA256)
     return path

@@ -1,7 +1,7 @@
 """What a run did and when, for whoever looks from outside: JSON lines in `OUT/_segface/events/`.
 
     start      settings, actors, the cluster's resources
-    progress   every minute, also of a run that stands still: pictures, errors, pictures/s, seconds by stage, and how
+    progress   every minute, also of a run that stands still: images, errors, images/s, seconds by stage, and how
                long ago the last unit was finished
     published  parts that readers see since
     end, stop  how it ended; nothing where the driver was killed
@@ -24,8 +24,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from segface_batch import storage
-from segface_batch.inputs.redact import redacted, redacted_text
 from segface_batch.job import Job
+from segface_batch.storage.redact import redacted, redacted_text
 
 #: Seconds between two objects, and the lines after which a new one begins.
 INTERVAL, MOST_LINES = 60.0, 60
@@ -40,7 +40,7 @@ class Events:
         self.begin = self.last_unit = time.monotonic()
         self.lines: list[str] = []
         self.number = 0
-        self.units = self.pictures = self.errors = 0
+        self.units = self.images = self.errors = 0
         self.seconds: dict[str, float] = {}
         self.totals = (0, 0)
         self.lock = threading.Lock()
@@ -52,12 +52,12 @@ class Events:
         with self.lock:
             self.lines.append(json.dumps({"time": now, "event": event, **content}))
 
-    def unit(self, pictures: int, errors: int, seconds: Mapping[str, float], done: int, total: int) -> None:
-        """A unit (or a picture alone) is staged; `done` of the plan's `total` pictures are."""
+    def unit(self, images: int, errors: int, seconds: Mapping[str, float], done: int, total: int) -> None:
+        """A unit (or an image alone) is staged; `done` of the plan's `total` images are."""
         with self.lock:
             self.last_unit = time.monotonic()
             self.units += 1
-            self.pictures += pictures
+            self.images += images
             self.errors += errors
             self.totals = done, total
             for stage, spent in seconds.items():
@@ -69,8 +69,8 @@ class Events:
         with self.lock:
             done, total = self.totals
             return {
-                "units": self.units, "pictures": self.pictures, "errors": self.errors, "done": done, "total": total,
-                "pictures_per_second": round(self.pictures / (now - self.begin), 2),
+                "units": self.units, "images": self.images, "errors": self.errors, "done": done, "total": total,
+                "images_per_second": round(self.images / (now - self.begin), 2),
                 "seconds": {stage: round(spent, 2) for stage, spent in sorted(self.seconds.items())},
                 "last_unit_seconds_ago": round(now - self.last_unit, 1),
             }  # fmt: skip
@@ -95,7 +95,7 @@ class Events:
 
 
 @contextmanager
-def told(out: str, job: Job, **about: Any) -> Iterator[Events]:
+def record(out: str, job: Job, **about: Any) -> Iterator[Events]:
     """The events of the run that the block is."""
     events = Events(out)
     events.tell("start", settings=_settings(job), **about)

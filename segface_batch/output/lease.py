@@ -40,7 +40,7 @@ class Lease:
 
     def tell(self, done: int, total: int) -> None:
         """Show to others how far the run is."""
-        self.content |= {"pictures_done": done, "pictures": total}
+        self.content |= {"images_done": done, "images": total}
 
     def beat(self) -> None:
         """Rewrite the object until the lease ends; what fails here, the run itself will meet."""

@@ -1,12 +1,12 @@
 """Stage and publish: how rows reach the output exactly once, however often work is repeated.
 
-    OUT/_segface/staging/range-00000/unit-00000000.arrow   rows of one unit, both tables side by side
-    OUT/masks/part-00000.parquet                           then, from all staged units of the range: masks,
+    OUT/_segface/staging/part-00000/unit-00000000.arrow   rows of one unit, both tables side by side
+    OUT/masks/part-00000.parquet                           then, from all staged units of the part: masks,
     OUT/_segface/parts/part-00000.json                     what the part holds,
-    OUT/stats/part-00000.parquet                           and statistics, whose presence says that the range is done
+    OUT/stats/part-00000.parquet                           and statistics, whose presence says that the part is done
 
 Every name follows from the plan and every object is created whole and never overwritten, so that a repeated task, a
-second driver or a late one finds its work done.  Staging goes when its range is published.  A unit that was taken apart
+second driver or a late one finds its work done.  Staging goes when its part is published.  A unit that was taken apart
 has its rows in unit-00000000/seq-00000.arrow until they are put together.
 """
 
@@ -24,8 +24,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from segface_batch import storage
-from segface_batch.inputs.plan import Plan, Range
-from segface_batch.output import records
+from segface_batch.output import schema
+from segface_batch.output.plan import Plan, PlannedPart
 
 #: Readers fetch whole row groups; a thousand masks of 6 kB are 6 MB, statistics fit into one group.
 MASK_ROW_GROUP = 1024
@@ -35,19 +35,19 @@ THREADS = 16
 
 
 class Staging:
-    """Where rows wait: of the ranges (the default), or of a second try of some of their pictures."""
+    """Where rows wait: of the parts (the default), or of a second try of some of their images."""
 
     def __init__(self, out: str, retry: str = "") -> None:
         self.place = storage.join(out, "_segface", "staging", *([retry] if retry else []))
 
-    def range(self, planned: Range) -> str:
-        return storage.join(self.place, f"range-{planned.index:05d}")
+    def part(self, planned: PlannedPart) -> str:
+        return storage.join(self.place, f"part-{planned.index:05d}")
 
-    def unit(self, planned: Range, unit: int) -> str:
-        return storage.join(self.range(planned), f"unit-{unit:08d}.arrow")
+    def unit(self, planned: PlannedPart, unit: int) -> str:
+        return storage.join(self.part(planned), f"unit-{unit:08d}.arrow")
 
-    def picture(self, planned: Range, unit: int, seq: int) -> str:
-        return storage.join(self.range(planned), f"unit-{unit:08d}", f"seq-{seq:05d}.arrow")
+    def image(self, planned: PlannedPart, unit: int, seq: int) -> str:
+        return storage.join(self.part(planned), f"unit-{unit:08d}", f"seq-{seq:05d}.arrow")
 
     def names(self) -> set[str]:
         """The places of all that is staged."""
@@ -57,16 +57,16 @@ class Staging:
         """Remove all that is staged."""
         storage.remove(self.names() if storage.is_url(self.place) else [self.place])
 
-    def clear(self, planned: Range, units: Iterable[int]) -> None:
-        """Remove what is staged of a range."""
+    def clear(self, planned: PlannedPart, units: Iterable[int]) -> None:
+        """Remove what is staged of a part."""
         if storage.is_url(self.place):
             storage.remove(self.unit(planned, unit) for unit in units)
         else:
-            storage.remove([self.range(planned)])
+            storage.remove([self.part(planned)])
 
 
 def stage(place: str, rows: pa.Table) -> None:
-    """Put rows (records.staged_schema) into staging, unless they are there."""
+    """Put rows (schema.staged_schema) into staging, unless they are there."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
@@ -84,25 +84,25 @@ def published(out: str) -> set[str]:
     return {name.removesuffix(".parquet") for name in storage.names(storage.join(out, "stats"), ".parquet")}
 
 
-def unfinished(out: str, plan: Plan) -> dict[Range, list[int]]:
-    """The units of every range that is not published whose rows are not staged; found by names alone."""
+def unfinished(out: str, plan: Plan) -> dict[PlannedPart, list[int]]:
+    """The units of every part that is not published whose rows are not staged; found by names alone."""
     done, staging = published(out), Staging(out)
-    todo = [planned for planned in plan.ranges if planned.part not in done]
+    todo = [planned for planned in plan.parts if planned.name not in done]
     staged = staging.names() if todo else set()
     return {planned: [unit for unit in planned.units if staging.unit(planned, unit) not in staged] for planned in todo}
 
 
-def publish(out: str, planned: Range, run: Mapping[str, Any]) -> None:
-    """Make the part of a range, all of whose units are staged, visible; `run` is run.json's content."""
-    staging, name = Staging(out), f"{planned.part}.parquet"
+def publish(out: str, planned: PlannedPart, run: Mapping[str, Any]) -> None:
+    """Make the part of a part, all of whose units are staged, visible; `run` is run.json's content."""
+    staging, name = Staging(out), f"{planned.name}.parquet"
     try:
         rows = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in planned.units]))
     except FileNotFoundError:
-        if planned.part in published(out):
+        if planned.name in published(out):
             return  # another driver was faster
         raise
-    if rows.num_rows < planned.pictures:
-        raise ValueError(f"{planned.part}: {rows.num_rows} rows staged for {planned.pictures} pictures")
+    if rows.num_rows < planned.images:
+        raise ValueError(f"{planned.name}: {rows.num_rows} rows staged for {planned.images} images")
     masks_file, stats_file = files(rows, run)
     masks_place = storage.join(out, "masks", name)
     if not storage.put(masks_place, masks_file):
@@ -112,15 +112,15 @@ def publish(out: str, planned: Range, run: Mapping[str, Any]) -> None:
     staging.clear(planned, planned.units)
 
 
-def republish(out: str, planned: Range, run: Mapping[str, Any], retry: str, units: Collection[int]) -> None:
-    """Replace the rows of the pictures that were tried again; doing it twice is as doing it once."""
-    staging, name = Staging(out, retry), f"{planned.part}.parquet"
+def republish(out: str, planned: PlannedPart, run: Mapping[str, Any], retry: str, units: Collection[int]) -> None:
+    """Replace the rows of the images that were tried again; doing it twice is as doing it once."""
+    staging, name = Staging(out, retry), f"{planned.name}.parquet"
     again = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in sorted(units)]))
     masks_place, stats_place = storage.join(out, "masks", name), storage.join(out, "stats", name)
-    tried = set(_pictures(again))
-    # Each table without the pictures that were tried: a death between the two replacements leaves only those unequal.
+    tried = set(_images(again))
+    # Each table without the images that were tried: a death between the two replacements leaves only those unequal.
     stats, masks = (
-        table.filter(pa.array([picture not in tried for picture in _pictures(table)], pa.bool_()))
+        table.filter(pa.array([image not in tried for image in _images(table)], pa.bool_()))
         for table in (pq.read_table(pa.BufferReader(storage.read(place))) for place in (stats_place, masks_place))
     )
     others = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
@@ -133,8 +133,8 @@ def republish(out: str, planned: Range, run: Mapping[str, Any], retry: str, unit
 
 
 def finish(out: str, plan: Plan) -> dict[str, Any]:
-    """Write manifest.json once every range is published, and return it: all parts, with totals by status and error."""
-    manifest = summed(plan, part_records(out, plan.ranges))
+    """Write manifest.json once every part is published, and return it: all parts, with totals by status and error."""
+    manifest = summed(plan, part_records(out, plan.parts))
     place, content = storage.join(out, "_segface", "manifest.json"), _json(manifest)
     try:
         is_new = storage.read(place) != content
@@ -149,34 +149,43 @@ def finish(out: str, plan: Plan) -> dict[str, Any]:
 
 def summed(plan: Plan, part_records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The manifest of a plan's parts."""
-    totals: dict[str, Any] = {key: sum(part[key] for part in part_records) for key in ("rows", "pictures")}
-    totals |= {key: _total(part[key] for part in part_records) for key in ("status", "errors")}
+    totals: dict[str, Any] = {key: sum(part[key] for part in part_records) for key in ("rows", "images")}
+    totals |= {key: _total(part[key] for part in part_records) for key in ("images_by_status", "status", "errors")}
     return {**totals, "skipped": plan.skipped, "parts": list(part_records)}
 
 
-def part_records(out: str, ranges: Sequence[Range]) -> list[dict[str, Any]]:
-    """What the parts of the ranges hold."""
+def part_records(out: str, parts: Sequence[PlannedPart]) -> list[dict[str, Any]]:
+    """What the parts hold, as their records say."""
     with ThreadPoolExecutor(THREADS) as threads:
-        return [json.loads(text) for text in threads.map(lambda r: storage.read(record_place(out, r)), ranges)]
+        return [json.loads(text) for text in threads.map(lambda part: storage.read(record_place(out, part)), parts)]
 
 
-def record_place(out: str, planned: Range) -> str:
-    return storage.join(out, "_segface", "parts", f"{planned.part}.json")
+def record_place(out: str, planned: PlannedPart) -> str:
+    return storage.join(out, "_segface", "parts", f"{planned.name}.json")
 
 
-def error_pictures(out: str, ranges: Sequence[Range]) -> dict[int, dict[int, list[int]]]:
-    """By index of the range, then unit, the seq of every picture whose row says error."""
+def error_images(out: str, parts: Sequence[PlannedPart]) -> dict[int, dict[int, list[int]]]:
+    """By index of the part, then unit, the seq of every image whose row says error."""
     found: dict[int, dict[int, list[int]]] = {}
-    for planned, record in zip(ranges, part_records(out, ranges), strict=True):
-        if record["status"].get(records.ERROR):
-            part = storage.read(storage.join(out, "stats", f"{planned.part}.parquet"))
+    for planned, record in zip(parts, part_records(out, parts), strict=True):
+        if record["status"].get(schema.ERROR):
+            part = storage.read(storage.join(out, "stats", f"{planned.name}.parquet"))
             rows = pq.read_table(pa.BufferReader(part), columns=["unit", "seq", "status"]).to_pylist()
             units = found[planned.index] = defaultdict(list)
             for row in rows:
-                # A picture may have several faces that failed.
-                if row["status"] == records.ERROR and row["seq"] not in units[row["unit"]][-1:]:
+                # An image may have several faces that failed.
+                if row["status"] == schema.ERROR and row["seq"] not in units[row["unit"]][-1:]:
                     units[row["unit"]].append(row["seq"])
     return found
+
+
+def images_by_status(rows: pa.Table) -> dict[str, int]:
+    """How many images have a face (ok), how many none (no_face), and how many only errors."""
+    best: dict[tuple[int, int], str] = {}
+    for image, status in zip(_images(rows), rows["status"].to_pylist(), strict=True):
+        if best.get(image) != schema.OK:
+            best[image] = status
+    return dict(sorted(Counter(best.values()).items()))
 
 
 def fingerprint(content: bytes) -> dict[str, Any]:
@@ -184,8 +193,8 @@ def fingerprint(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _pictures(rows: pa.Table) -> list[tuple[int, int]]:
-    """The picture of each row: its unit and seq."""
+def _images(rows: pa.Table) -> list[tuple[int, int]]:
+    """The image of each row: its unit and seq."""
     return list(zip(rows["unit"].to_pylist(), rows["seq"].to_pylist(), strict=True))
 
 
@@ -201,18 +210,19 @@ def _read_staged(places: Sequence[str]) -> list[pa.Table]:
 def files(rows: pa.Table, run: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The Parquet files of a part, masks and statistics; `run` is run.json's content."""
     rows = rows.combine_chunks()  # the bytes must not depend on the units
-    metadata = records.metadata(run)
-    masks = rows.select([*records.KEY, "mask"]).replace_schema_metadata(metadata | records.MASKS_METADATA)
+    metadata = schema.metadata(run)
+    masks = rows.select([*schema.KEY, "mask"]).replace_schema_metadata(metadata | schema.MASKS_METADATA)
     stats = rows.drop_columns("mask").replace_schema_metadata(metadata)
     return _parquet(masks, MASK_ROW_GROUP), _parquet(stats, rows.num_rows)
 
 
-def _record(planned: Range, rows: pa.Table, masks_file: bytes, stats_file: bytes) -> dict[str, Any]:
-    name = f"{planned.part}.parquet"
+def _record(planned: PlannedPart, rows: pa.Table, masks_file: bytes, stats_file: bytes) -> dict[str, Any]:
+    name = f"{planned.name}.parquet"
     return {
-        "part": planned.part,
+        "part": planned.name,
         "rows": rows.num_rows,
-        "pictures": planned.pictures,
+        "images": planned.images,
+        "images_by_status": images_by_status(rows),
         "status": dict(sorted(Counter(rows["status"].to_pylist()).items())),
         "errors": dict(sorted(Counter(filter(None, rows["error"].to_pylist())).items())),
         "files": {f"masks/{name}": fingerprint(masks_file), f"stats/{name}": fingerprint(stats_file)},

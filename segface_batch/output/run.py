@@ -1,8 +1,8 @@
 """What an output is made of: run.json, and what was added to it later.
 
     OUT/_segface/run.json              which settings made the output, and the first plan
-    OUT/_segface/additions/0001.json   a plan of pictures that were new in the inputs
-    OUT/_segface/retries/0001.json     pictures with errors to try again; 0001.done when they were
+    OUT/_segface/additions/0001.json   a plan of images that were new in the inputs
+    OUT/_segface/retries/0001.json     images with errors to try again; 0001.done when they were
 
 All are created once and never changed.  The same command again resumes, one with other settings is refused.
 """
@@ -10,18 +10,18 @@ All are created once and never changed.  The same command again resumes, one wit
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
-from segface_batch import catalog, storage
-from segface_batch.inputs import plan as planning
-from segface_batch.inputs.plan import Plan
-from segface_batch.inputs.redact import redacted
+from segface_batch import storage
 from segface_batch.job import DETECTION, Job
-from segface_batch.output import records
+from segface_batch.output import plan as planning, schema
+from segface_batch.output.plan import Plan
+from segface_batch.storage.redact import redacted
 
 #: Packages that take part in the numbers or the bytes of the output.
 PACKAGES = ("segface-batch", "torch", "timm", "openvino", "numpy", "pillow", "pyarrow", "ray")
@@ -29,10 +29,10 @@ PACKAGES = ("segface-batch", "torch", "timm", "openvino", "numpy", "pillow", "py
 
 @dataclass(frozen=True)
 class Retry:
-    """Pictures to try again: by index of the range, then unit, their seq."""
+    """Images to try again: by index of the part, then unit, their seq."""
 
     name: str
-    pictures: dict[int, dict[int, list[int]]]
+    images: dict[int, dict[int, list[int]]]
 
 
 def plan_folder(out: str) -> str:
@@ -47,9 +47,9 @@ def read(out: str) -> dict[str, Any] | None:
         return None
 
 
-def check(out: str, run: dict[str, Any], job: Job, weights_sha256: str) -> None:
+def check(out: str, run: Mapping[str, Any], job: Job, weights_sha256: str | None) -> None:
     """ValueError where a setting of the job differs from the run's, or the columns from today's."""
-    if run["schema_version"] != records.SCHEMA_VERSION:
+    if run["schema_version"] != schema.SCHEMA_VERSION:
         raise ValueError(
             f"'{out}' was made by segface-batch {run['versions']['segface-batch']} with other columns; go on with that "
             "version, or name another output folder"
@@ -62,14 +62,14 @@ def check(out: str, run: dict[str, Any], job: Job, weights_sha256: str) -> None:
             )
 
 
-def start(out: str, job: Job, weights_sha256: str, plan: str, carried: pa.Schema) -> dict[str, Any]:
+def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa.Schema) -> dict[str, Any]:
     """Create run.json with the plan that counts, or give what another driver has created meanwhile."""
-    checkpoint = catalog.find(job.checkpoint)
+    checkpoint = job.model
     run = {
         "settings": _settings(job, weights_sha256),
         "plan": plan,
         "resolution": checkpoint.resolution,
-        **records.describe(checkpoint.dataset, carried),
+        **schema.describe(checkpoint.dataset, carried),
         "versions": {name: version(name) for name in PACKAGES if name != "openvino" or job.engine == name},
     }
     if storage.put(_place(out), json.dumps(run, indent=1).encode()):
@@ -80,8 +80,8 @@ def start(out: str, job: Job, weights_sha256: str, plan: str, carried: pa.Schema
     return other
 
 
-def plan(out: str, run: dict[str, Any]) -> Plan:
-    """All that is planned: the first pictures and those added since."""
+def plan(out: str, run: Mapping[str, Any]) -> Plan:
+    """All that is planned: the first images and those added since."""
     folder = storage.join(out, "_segface", "additions")
     added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in storage.names(folder, ".json")]
     return planning.read(plan_folder(out), [run["plan"], *added])
@@ -95,38 +95,38 @@ def add(out: str, plan: str) -> None:
 
 
 def unfinished_retry(out: str) -> Retry | None:
-    """The pictures with errors that somebody asked to try again and that nobody has finished."""
+    """The images with errors that somebody asked to try again and that nobody has finished."""
     folder = storage.join(out, "_segface", "retries")
     done = {name.removesuffix(".done") for name in storage.names(folder, ".done")}
     for name in storage.names(folder, ".json"):
         if (name := name.removesuffix(".json")) not in done:
             content = json.loads(storage.read(storage.join(folder, f"{name}.json")))
-            pictures = {int(r): {int(unit): seqs for unit, seqs in units.items()} for r, units in content.items()}
-            return Retry(f"retry-{name}", pictures)
+            images = {int(r): {int(unit): seqs for unit, seqs in units.items()} for r, units in content.items()}
+            return Retry(f"retry-{name}", images)
     return None
 
 
-def begin_retry(out: str, pictures: dict[int, dict[int, list[int]]]) -> None:
-    """Have pictures tried again; nothing where there are none."""
-    if not pictures:
+def begin_retry(out: str, images: dict[int, dict[int, list[int]]]) -> None:
+    """Have images tried again; nothing where there are none."""
+    if not images:
         return
     folder = storage.join(out, "_segface", "retries")
     number = len(storage.names(folder, ".json")) + 1
-    storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps(pictures).encode())
+    storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps(images).encode())
 
 
 def end_retry(out: str, retry: Retry) -> None:
     storage.put(storage.join(out, "_segface", "retries", f"{retry.name.removeprefix('retry-')}.done"), b"")
 
 
-def _settings(job: Job, weights_sha256: str) -> dict[str, Any]:
+def _settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
     return {
         "inputs": [redacted(storage.absolute(place)) for place in job.inputs],
         "columns": list(job.columns),
         "image_column": job.image_column,
-        "checkpoint": job.checkpoint,
-        "parser": job.parser,
+        "checkpoint": job.model.name,
+        "network": job.network,
         "weights_sha256": weights_sha256,
         "faces": job.faces,
         **{name: getattr(job, name) for name in DETECTION if job.faces == "detect"},

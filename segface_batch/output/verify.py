@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segface_batch import storage
-from segface_batch.inputs import plan as planning, ranged
-from segface_batch.inputs.plan import Plan, Range
-from segface_batch.output import parts, records, run as runs
+from segface_batch.output import parts, plan as planning, run as runs, schema
+from segface_batch.output.plan import Plan, PlannedPart
+from segface_batch.storage import ranged
 
 #: What can be wrong, from the harmless on.
 MISSING, ORPHANED, DOUBLED, DAMAGED = "missing", "orphaned", "doubled", "damaged"
@@ -33,10 +33,10 @@ _STATS_COLUMNS = ["image_id", *_KEYS, "n_faces", "status", "error"]
 
 @dataclass
 class Report:
-    """What an output holds.  `findings` are lines by kind; an output is complete with every planned picture in it once,
+    """What an output holds.  `findings` are lines by kind; an output is complete with every planned image in it once,
     as ok, no_face or error, and no findings."""
 
-    pictures: int
+    images: int
     parts: int
     published: int
     status: dict[str, int]
@@ -48,7 +48,7 @@ class Report:
 
 
 def verify(out: str, quick: bool = False) -> Report:
-    """Check an output: that every planned picture has its rows in both tables exactly once, that the files are the ones
+    """Check an output: that every planned image has its rows in both tables exactly once, that the files are the ones
     that were written (sha256; not when `quick`, which reads key columns only), and that nothing else lies among them.
 
     FileNotFoundError for what is no output.
@@ -60,33 +60,33 @@ def verify(out: str, quick: bool = False) -> Report:
     plan = runs.plan(out, run)
     published = parts.published(out)
     with ThreadPoolExecutor(THREADS) as threads:
-        ranges = [planned for planned in plan.ranges if planned.part in published]
-        checked = list(threads.map(lambda planned: list(_range_findings(out, planned, quick)), ranges))
+        found = [planned for planned in plan.parts if planned.name in published]
+        checked = list(threads.map(lambda planned: list(_part_findings(out, planned, quick)), found))
     findings = [found for lines in checked for found in lines]
     findings += _unpublished(out, plan, published)
     findings += _strangers(out, plan, published)
-    part_records = [record for planned in ranges if (record := _record(out, planned)) is not None]
+    part_records = [record for planned in found if (record := _record(out, planned)) is not None]
     retry = runs.unfinished_retry(out)
-    if len(ranges) == len(plan.ranges):
+    if len(found) == len(plan.parts):
         findings += _manifest_findings(out, plan, part_records, retry is not None)
     if retry is not None:
-        count = sum(len(seqs) for units in retry.pictures.values() for seqs in units.values())
-        findings.append((MISSING, f"{count:,} pictures with errors are being tried again"))
+        count = sum(len(seqs) for units in retry.images.values() for seqs in units.values())
+        findings.append((MISSING, f"{count:,} images with errors are being tried again"))
     by_kind: dict[str, list[str]] = {}
     for kind, line in findings:
         by_kind.setdefault(kind, []).append(line)
     status = dict(sorted(sum((Counter(record["status"]) for record in part_records), Counter[str]()).items()))
-    return Report(plan.pictures, len(plan.ranges), len(ranges), status, by_kind)
+    return Report(plan.images, len(plan.parts), len(found), status, by_kind)
 
 
 Finding = tuple[str, str]
 
 
-def _range_findings(out: str, planned: Range, quick: bool) -> Iterator[Finding]:
-    name = f"{planned.part}.parquet"
+def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Finding]:
+    name = f"{planned.name}.parquet"
     record = _record(out, planned)
     if record is None:
-        yield DAMAGED, f"_segface/parts/{planned.part}.json is missing or no record"
+        yield DAMAGED, f"_segface/parts/{planned.name}.json is missing or no record"
         return
     tables: dict[str, pa.Table] = {}
     for data_set, columns in (("stats", _STATS_COLUMNS), ("masks", ["image_id", *_KEYS])):
@@ -110,43 +110,43 @@ def _range_findings(out: str, planned: Range, quick: bool) -> Iterator[Finding]:
     if not masks.equals(stats.select(masks.column_names)):
         yield DAMAGED, f"masks/{name} has other rows than stats/{name}"
     try:
-        expected = planning.read_range(runs.plan_folder(out), planned.file).select(["unit", "seq", "image_id"])
+        expected = planning.read_part(runs.plan_folder(out), planned.file).select(["unit", "seq", "image_id"])
     except (OSError, pa.ArrowException) as error:
         yield DAMAGED, f"_segface/plan/{planned.file} cannot be read: {str(error).splitlines()[0]}"
         return
     yield from _key_findings(planned, stats, expected)
     counts = dict(sorted(Counter(stats["status"].to_pylist()).items()))
     if counts != record["status"] or stats.num_rows != record["rows"]:
-        yield DAMAGED, f"_segface/parts/{planned.part}.json counts {record['status']}, the rows are {counts}"
+        yield DAMAGED, f"_segface/parts/{planned.name}.json counts {record['status']}, the rows are {counts}"
 
 
-def _key_findings(planned: Range, stats: pa.Table, expected: pa.Table) -> Iterator[Finding]:
-    """Every planned picture once, its faces numbered from 0, in the plan's order."""
+def _key_findings(planned: PlannedPart, stats: pa.Table, expected: pa.Table) -> Iterator[Finding]:
+    """Every planned image once, its faces numbered from 0, in the plan's order."""
     unit, seq, face, n_faces = (stats[name].to_numpy().astype(np.int64) for name in (*_KEYS, "n_faces"))
     found = unit << 32 | seq
     planned_keys = expected["unit"].to_numpy().astype(np.int64) << 32 | expected["seq"].to_numpy()
     names = dict(zip(planned_keys.tolist(), expected["image_id"].to_pylist(), strict=True))
     for key in np.setdiff1d(planned_keys, found).tolist():
-        yield MISSING, f"{planned.part}: no row for {names[key]}"
+        yield MISSING, f"{planned.name}: no row for {names[key]}"
     for key in np.setdiff1d(found, planned_keys).tolist():
-        yield ORPHANED, f"{planned.part}: unit {key >> 32}, seq {key & 0xFFFFFFFF} is not in the plan"
-    pictures, first, count = np.unique(found, return_index=True, return_counts=True)
-    for key, at, rows in zip(pictures.tolist(), first.tolist(), count.tolist(), strict=True):
+        yield ORPHANED, f"{planned.name}: unit {key >> 32}, seq {key & 0xFFFFFFFF} is not in the plan"
+    images, first, count = np.unique(found, return_index=True, return_counts=True)
+    for key, at, rows in zip(images.tolist(), first.tolist(), count.tolist(), strict=True):
         if key in names and rows != max(1, n_faces[at]):
-            yield DOUBLED, f"{planned.part}: {rows} rows for {names[key]}, {max(1, n_faces[at])} expected"
+            yield DOUBLED, f"{planned.name}: {rows} rows for {names[key]}, {max(1, n_faces[at])} expected"
     ordered = np.lexsort((face, found))
     if not np.array_equal(ordered, np.arange(len(found))):
-        yield DAMAGED, f"{planned.part}: rows are not in the plan's order"
+        yield DAMAGED, f"{planned.name}: rows are not in the plan's order"
     ids = [names.get(key) for key in found.tolist()]
     if wrong := sum(given != known for given, known in zip(stats["image_id"].to_pylist(), ids, strict=True) if known):
-        yield DAMAGED, f"{planned.part}: {wrong} rows have another image_id than the plan"
+        yield DAMAGED, f"{planned.name}: {wrong} rows have another image_id than the plan"
     told = zip(stats["status"].to_pylist(), stats["error"].to_pylist(), strict=True)
-    if any((status == records.ERROR) != (error is not None) for status, error in told):
-        yield DAMAGED, f"{planned.part}: rows with an error and another status, or the other way round"
+    if any((status == schema.ERROR) != (error is not None) for status, error in told):
+        yield DAMAGED, f"{planned.name}: rows with an error and another status, or the other way round"
 
 
 def _unpublished(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
-    todo = [planned for planned in plan.ranges if planned.part not in published]
+    todo = [planned for planned in plan.parts if planned.name not in published]
     if not todo:
         return
     staging = parts.Staging(out)
@@ -155,26 +155,26 @@ def _unpublished(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]
         count = sum(staging.unit(planned, unit) in staged for unit in planned.units)
         yield (
             MISSING,
-            f"{planned.part}: {planned.pictures:,} pictures, {count:,} of {len(planned.units):,} units are staged",
+            f"{planned.name}: {planned.images:,} images, {count:,} of {len(planned.units):,} units are staged",
         )
 
 
 def _strangers(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
-    """What lies among the parts and belongs to no range, and what a crash has left."""
-    known = {planned.part for planned in plan.ranges}
+    """What lies among the parts and belongs to no part, and what a crash has left."""
+    known = {planned.name for planned in plan.parts}
     folders = (("stats", ".parquet", known), ("masks", ".parquet", known), ("_segface/parts", ".json", known))
     for folder, suffix, allowed in folders:
         for entry in storage.listing(storage.join(out, *folder.split("/"))):
             name = storage.name_of(entry.place)
             if name.removesuffix(suffix) not in allowed or not name.endswith(suffix):
                 yield ORPHANED, f"{folder}/{name} belongs to no part of the plan; no run needs it"
-    late = {planned.index: planned for planned in plan.ranges if planned.part in published}
+    late = {planned.index: planned for planned in plan.parts if planned.name in published}
     staging = parts.Staging(out)
-    for planned in late.values() if len(late) == len(plan.ranges) else ():
-        if leftover := storage.names(staging.range(planned), ".arrow"):
+    for planned in late.values() if len(late) == len(plan.parts) else ():
+        if leftover := storage.names(staging.part(planned), ".arrow"):
             yield (
                 ORPHANED,
-                f"{staging.range(planned)} holds {len(leftover)} units of a finished part; no run needs them",
+                f"{staging.part(planned)} holds {len(leftover)} units of a finished part; no run needs them",
             )
 
 
@@ -188,11 +188,11 @@ def _manifest_findings(out: str, plan: Plan, part_records: list[dict[str, Any]],
         yield DAMAGED, "_segface/manifest.json is no JSON"
         return
     if manifest != parts.summed(plan, part_records):
-        kind = MISSING if retrying or manifest["pictures"] < plan.pictures else DAMAGED
+        kind = MISSING if retrying or manifest["images"] < plan.images else DAMAGED
         yield kind, "_segface/manifest.json is not that of these parts"
 
 
-def _record(out: str, planned: Range) -> dict[str, Any] | None:
+def _record(out: str, planned: PlannedPart) -> dict[str, Any] | None:
     try:
         return json.loads(storage.read(parts.record_place(out, planned)))
     except (FileNotFoundError, ValueError):
@@ -209,7 +209,7 @@ def lines(report: Report, out: str, most: int = 10) -> list[str]:
         if len(found) > most:
             told.append(f"{kind}: and {len(found) - most:,} more")
     if report.complete:
-        told.append(f"complete: each of {report.pictures:,} pictures is there exactly once")
+        told.append(f"complete: each of {report.images:,} images is there exactly once")
     elif set(report.findings) == {MISSING}:
         told.append(f"not complete: the annotate command that made '{out}' goes on with it")
     elif set(report.findings) <= {MISSING, ORPHANED}:

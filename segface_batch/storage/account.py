@@ -65,10 +65,10 @@ class Account:
         self.connect_timeout = float(self._config.get("connect_timeout", CONNECT_TIMEOUT))
         self.read_timeout = float(self._config.get("read_timeout", READ_TIMEOUT))
 
-    def refuse_others(self, client: str, cure: str) -> None:
+    def refuse_others(self, client: str, hint: str) -> None:
         """Unusable where the options say what a client other than s3fs cannot be told."""
         if other := sorted({*self._given} - _TRANSLATED - _TUNING) or sorted({*self._client} - _CLIENT):
-            raise Unusable(errno.ENOSYS, f"{client} has no storage option '{other[0]}': {cure}", "s3://")
+            raise Unusable(errno.ENOSYS, f"{client} has no storage option '{other[0]}': {hint}", "s3://")
 
     def keys(self) -> Keys | None:
         """The keys that hold now (those of a role expire); None for anonymous requests."""

@@ -27,7 +27,7 @@ _lock = threading.Lock()
 
 
 def check(options: str | None) -> None:
-    """ValueError or FileNotFoundError, in one line with the cure, for what is no storage options."""
+    """ValueError or FileNotFoundError, in one line with the hint, for what is no storage options."""
     if options is None:
         return
     shown = [name for name in _names(_parsed(options)) if _is_secret(name)]

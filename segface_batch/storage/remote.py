@@ -40,8 +40,8 @@ def _s3(scheme: str) -> Store:
     try:
         from segface_batch.storage.fast import Obstore
     except ImportError as error:
-        cure = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
-        raise Unusable(errno.ENOSYS, f"{error}: {cure}", f"{scheme}://") from error
+        hint = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
+        raise Unusable(errno.ENOSYS, f"{error}: {hint}", f"{scheme}://") from error
     return Obstore(given)
 
 

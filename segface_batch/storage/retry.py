@@ -28,7 +28,7 @@ _CREDENTIALS = "check the credentials (AWS_ACCESS_KEY_ID and its secret, AWS_PRO
 _RENEW = "the credentials have expired: renew them"
 _BUCKET = "no such bucket: check the URL and the endpoint"
 _REGION = "the bucket is in another region: set AWS_REGION"
-_CURES = {
+_HINTS = {
     **dict.fromkeys(("AccountProblem", "AllAccessDisabled", "InvalidAccessKeyId", "InvalidSecurity"), _CREDENTIALS),
     **dict.fromkeys(("InvalidToken", "NotSignedUp", "SignatureDoesNotMatch"), _CREDENTIALS),
     **dict.fromkeys(("ExpiredToken", "TokenRefreshRequired"), _RENEW),
@@ -128,12 +128,12 @@ def _known(error: Exception, place: str) -> Exception | None:
     if isinstance(error, Unusable):
         return error
     if type(error).__name__ in _UNSENT:
-        cure = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage options"
-        return Unusable(errno.EACCES, f'{_short(error)}; {cure} ({{"anon": true}} for a public bucket)', place)
+        hint = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage options"
+        return Unusable(errno.EACCES, f'{_short(error)}; {hint} ({{"anon": true}} for a public bucket)', place)
     status, word = status_and_word(error)
     said = word if word and not word.isdecimal() else f"HTTP {status}"
-    if status == 301 or word in _CURES:
-        return Unusable(errno.EACCES, f"{said}: {_CURES.get(word, _REGION)}", place)
+    if status == 301 or word in _HINTS:
+        return Unusable(errno.EACCES, f"{said}: {_HINTS.get(word, _REGION)}", place)
     if status is not None:
         if status in _PASSING or word in _PASSING_WORDS or (status >= 500 and status != 501):
             return None

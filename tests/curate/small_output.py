@@ -1,4 +1,4 @@
-"""A tiny finished output, written with pyarrow alone: pictures drawn here, masks of known rectangles."""
+"""A tiny finished output, written with pyarrow alone: images drawn here, masks of known rectangles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from segface_batch.catalog import LAPA
-from segface_batch.output import records
+from segface_batch.output import schema as records
 
 #: Side of the masks.
 RESOLUTION = 8
@@ -34,7 +34,7 @@ SECOND = mask(("face_lr_rr", 0, 0, 8, 8))
 
 
 def row(image_id: str, uri: Path | str, seq: int, labels: np.ndarray | None = None, **values: Any) -> dict[str, Any]:
-    """One row of both tables, ok when it has a mask; the box is the whole of a 64 x 32 picture unless given."""
+    """One row of both tables, ok when it has a mask; the box is the whole of a 64 x 32 image unless given."""
     blank: dict[str, Any] = dict.fromkeys(records.staged_schema(LAPA).names)
     del blank["transform"]
     blank |= {"image_id": image_id, "uri": str(uri), "unit": 0, "seq": seq, "face": 0, "n_faces": 0}

@@ -52,5 +52,5 @@ def test_masks_are_compared_with_the_truth_of_the_same_name(tmp_path: Path) -> N
 
 def test_an_output_without_any_truth_is_refused(tmp_path: Path) -> None:
     out = small_output.small_output(tmp_path)
-    with pytest.raises(ValueError, match=r"no picture of .* has a truth in"):
+    with pytest.raises(ValueError, match=r"no image of .* has a truth in"):
         evaluate(str(out), tmp_path / "nowhere")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segface_batch.curate.query import query, write
-from segface_batch.output import records
+from segface_batch.output import schema as records
 from tests.curate import small_output
 
 ONE_LINE = r"\A.+\Z"

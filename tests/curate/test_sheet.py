@@ -35,13 +35,13 @@ def test_each_face_stands_beside_its_overlay_over_a_legend(tmp_path: Path) -> No
 
 def test_a_sheet_shows_as_many_as_asked(tmp_path: Path) -> None:
     out = small_output.small_output(tmp_path)
-    with Image.open(sheet(str(out), tmp_path / "sheet.png", pictures=1)) as page:
+    with Image.open(sheet(str(out), tmp_path / "sheet.png", images=1)) as page:
         assert page.width == 2 * sheets.SIDE + 3 * sheets._MARGIN
 
 
 def test_an_output_without_masks_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     small_output.write_part(out, 0, [small_output.row("broken.png", "broken.png", 0)])
-    with pytest.raises(ValueError, match=r"no picture of .* has a mask"):
+    with pytest.raises(ValueError, match=r"no image of .* has a mask"):
         sheet(str(out), tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()

@@ -25,9 +25,9 @@ def out(tmp_path: Path) -> Path:
     return small_output.small_output(tmp_path)
 
 
-def halves(picture: Path) -> tuple[np.ndarray, np.ndarray]:
+def halves(image: Path) -> tuple[np.ndarray, np.ndarray]:
     """Photograph and overlay (256, 512, 3) of what `show` drew of a 64 x 32 photograph."""
-    pixels = np.asarray(Image.open(picture))
+    pixels = np.asarray(Image.open(image))
     rows = slice(MARGIN, MARGIN + SIDE // 2)
     return pixels[rows, MARGIN : MARGIN + SIDE], pixels[rows, 2 * MARGIN + SIDE : 2 * MARGIN + 2 * SIDE]
 
@@ -42,7 +42,7 @@ def painted(name: str, under: tuple[int, int, int]) -> tuple[int, ...]:
     return tuple(round(below + OPACITY * (above - below)) for above, below in zip(color, under, strict=True))
 
 
-def test_the_mask_is_stretched_over_its_box_of_a_picture_that_is_not_square(out: Path, tmp_path: Path) -> None:
+def test_the_mask_is_stretched_over_its_box_of_an_image_that_is_not_square(out: Path, tmp_path: Path) -> None:
     target = tmp_path / "one.png"
     assert show(str(out), "a/one.png", target) == target
     photograph, overlay = halves(target)
@@ -77,23 +77,23 @@ def test_all_faces_are_drawn_each_in_its_box_or_the_one_asked_for(out: Path, tmp
         assert color_at(overlay, 60, 20) == BLUE
 
 
-def test_a_box_may_reach_beyond_the_picture_and_lie_between_pixels(tmp_path: Path) -> None:
-    picture = small_output.photograph(tmp_path / "a.png")
+def test_a_box_may_reach_beyond_the_image_and_lie_between_pixels(tmp_path: Path) -> None:
+    image = small_output.photograph(tmp_path / "a.png")
     values = {"box_left": -64.5, "box_top": -32, "box_right": 63.5, "box_bottom": 32}
     labels = small_output.mask(("hair", 0, 0, 8, 7), ("nose", 0, 7, 8, 8))
-    small_output.write_part(tmp_path / "out", 0, [small_output.row("a.png", picture, 0, labels, **values)])
+    small_output.write_part(tmp_path / "out", 0, [small_output.row("a.png", image, 0, labels, **values)])
     _, overlay = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
     assert color_at(overlay, 2, 2) == painted("hair", RED)
     assert color_at(overlay, 2, 28) == painted("nose", RED)
     last = overlay[4, -SCALE:].tolist()
-    # The box ends half a pixel before the picture does: four drawn pixels, the last of the inner ones being the line.
+    # The box ends half a pixel before the image does: four drawn pixels, the last of the inner ones being the line.
     assert last[:3] == [list(painted("hair", BLUE))] * 3
     assert last[4:] == [list(BLUE)] * 4
 
 
 def test_an_output_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path) -> None:
-    picture = small_output.photograph(tmp_path / "a.png")
-    row = small_output.row("a.png", picture, 0, small_output.FACE)
+    image = small_output.photograph(tmp_path / "a.png")
+    row = small_output.row("a.png", image, 0, small_output.FACE)
     small_output.write_part(tmp_path / "out", 0, [row], schema_version=1)
     with pytest.raises(ValueError, match="made by an earlier segface-batch"):
         show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png")
@@ -125,9 +125,9 @@ def test_the_colours_are_those_of_the_output_not_of_the_catalogue(tmp_path: Path
 @pytest.mark.parametrize(
     ("image_id", "face", "reason"),
     [
-        ("one.png", None, "no picture 'one.png' in the output; did you mean 'a/one.png'?"),
-        ("tow.png", None, "no picture 'tow.png' in the output; did you mean 'two.png'"),
-        ("qqqqqq", None, "no picture 'qqqqqq' in the output"),
+        ("one.png", None, "no image 'one.png' in the output; did you mean 'a/one.png'?"),
+        ("tow.png", None, "no image 'tow.png' in the output; did you mean 'two.png'"),
+        ("qqqqqq", None, "no image 'qqqqqq' in the output"),
         ("broken.png", None, "'broken.png' has no mask: it failed with 'truncated' ("),
         ("empty.png", None, "'empty.png' has no mask: no face was found in it ("),
         ("two.png", 2, "'two.png' has no face 2; choose one of 0, 1"),
@@ -142,21 +142,21 @@ def test_what_cannot_be_shown_is_said_in_one_line(
     assert not (tmp_path / "x.png").exists()
 
 
-def test_two_pictures_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     rows = [small_output.row("a.png", f"/{folder}/a.png", seq, small_output.FACE) for seq, folder in enumerate("xy")]
     small_output.write_part(tmp_path, 0, rows)
-    with pytest.raises(ValueError, match=r"several pictures are called 'a.png': /x/a.png, /y/a.png"):
+    with pytest.raises(ValueError, match=r"several images are called 'a.png': /x/a.png, /y/a.png"):
         show(str(tmp_path), "a.png", tmp_path / "x.png")
 
 
-def test_a_picture_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "faces" / "a" / "one.png"
-    Image.new("RGB", (32, 64)).save(picture)
+def test_an_image_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path) -> None:
+    image = tmp_path / "faces" / "a" / "one.png"
+    Image.new("RGB", (32, 64)).save(image)
     with pytest.raises(ValueError, match="changed since it was annotated: 64 x 32 pixels then, 32 x 64 now"):
         show(str(out), "a/one.png", tmp_path / "x.png")
-    picture.write_bytes(picture.read_bytes()[:40])
+    image.write_bytes(image.read_bytes()[:40])
     with pytest.raises(ValueError, match="changed since it was annotated: it is truncated now"):
         show(str(out), "a/one.png", tmp_path / "x.png")
-    picture.unlink()
-    with pytest.raises(FileNotFoundError, match="the picture is no longer at '"):
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match="the image is no longer at '"):
         show(str(out), "a/one.png", tmp_path / "x.png")

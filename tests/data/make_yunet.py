@@ -46,8 +46,8 @@ def main() -> None:
             nodes.append(helper.make_node("Reshape", [f"last_{name}", shape], [name]))
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, len(biases)]))
 
-    picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, None, None])
-    graph = helper.make_graph(nodes, "yunet_like", [picture], outputs, weights)
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, None, None])
+    graph = helper.make_graph(nodes, "yunet_like", [image], outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
     onnx.checker.check_model(model)
     onnx.save(model, Path(__file__).with_name("yunet_like.onnx"))

@@ -1,4 +1,4 @@
-"""Amazon's rights before a store that has none of the kind: a proxy that lets through what an IAM policy allows.
+"""Amazon's permissions before a store that has none of the kind: a proxy that lets through what an IAM policy allows.
 
     python -m tests.deploy.gate --upstream URL --policy FILE
 
@@ -83,11 +83,11 @@ class Gate(Proxy):
         self.policy = policy
 
     async def forward(self, request: web.Request) -> tuple[int, dict[str, str], bytes]:
-        rights = list(needed(request.method, request.raw_path, await request.read()))
-        if not all(self.policy.allows(*right) for right in rights):
+        permissions = list(needed(request.method, request.raw_path, await request.read()))
+        if not all(self.policy.allows(*right) for right in permissions):
             return DENIED
         answer = await super().forward(request)
-        bucket = rights[0][1].partition("/")[0]
+        bucket = permissions[0][1].partition("/")[0]
         return DENIED if answer[0] == 404 and not self.policy.allows("s3:ListBucket", bucket, None) else answer
 
 

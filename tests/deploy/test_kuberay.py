@@ -10,8 +10,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from segface_batch.chain import CPU_THREADS, gpu_threads
 from segface_batch.command_line import command_line
+from segface_batch.pipeline.dataset import CPU_THREADS, gpu_threads
 from tests.deploy.files import OVERLAYS, rayjob, rendered, templates
 
 #: Derived from the CRD of KubeRay 1.7, see its $comment; refuses unknown fields at any depth.

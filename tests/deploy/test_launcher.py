@@ -22,7 +22,7 @@ from tests.s3_server import HOST, free_ports
 
 REGION = "us-east-1"
 
-#: Who has which rights.
+#: Who has which permissions.
 PROFILES = {"head": "segface-head", "gpu-spot": "segface-batch"}
 
 

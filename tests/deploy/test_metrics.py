@@ -9,7 +9,7 @@ from typing import Any
 import promql_parser
 import pytest
 
-from segface_batch import metrics
+from segface_batch.pipeline import metrics
 from tests.deploy.files import OVERLAYS, rendered, templates, text, yaml_of
 
 #: Of this project, as Ray's agents export them, with their labels.

@@ -1,4 +1,4 @@
-"""deploy/aws/s3-policy.json: a run passes with exactly these rights, and each of them is one it needs.
+"""deploy/aws/s3-policy.json: a run passes with exactly these permissions, and each of them is one it needs.
 
 A real S3 server behind a gate (gate.py) that knows IAM policies; Amazon itself was not at hand.
 """
@@ -28,8 +28,8 @@ DOCUMENT: dict[str, Any] = json.loads(text("aws/s3-policy.json"))
 
 #: What a run does, as calls of `storage`, and the statements that let it.
 NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
-    "list the pictures": ({"ListInput"}, lambda: list(storage.listing(IN))),
-    "read a picture": ({"ReadInput"}, lambda: storage.read(f"{IN}/a.png")),
+    "list the images": ({"ListInput"}, lambda: list(storage.listing(IN))),
+    "read an image": ({"ReadInput"}, lambda: storage.read(f"{IN}/a.png")),
     "read the weights": ({"ReadInput"}, lambda: storage.read(WEIGHTS)),
     "look for an earlier run": ({"ListOutput", "WriteOutput"}, lambda: missing(f"{OUT}/_segface/none.json")),
     "stage rows": ({"WriteOutput"}, lambda: storage.put(f"{OUT}/_segface/staging/u.arrow", b"")),
@@ -40,14 +40,14 @@ NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
     "clear the staging": ({"RemoveStaging"}, lambda: storage.remove([f"{OUT}/_segface/staging/u.arrow"])),
 }
 
-#: What nobody who has only these rights shall do.
+#: What nobody who has only these permissions shall do.
 FORBIDDEN: dict[str, Callable[[], object]] = {
     "write into the input": lambda: storage.put(f"{IN}/b.png", b""),
-    "replace a picture": lambda: storage.replace(f"{IN}/a.png", b""),
-    "remove a picture": lambda: storage.remove([f"{IN}/a.png"]),
+    "replace an image": lambda: storage.replace(f"{IN}/a.png", b""),
+    "remove an image": lambda: storage.remove([f"{IN}/a.png"]),
     "remove a part": lambda: storage.remove([f"{OUT}/stats/part-00000.parquet"]),
-    "read besides the pictures": lambda: storage.read("s3://faces-in/private/a.png"),
-    "list besides the pictures": lambda: list(storage.listing("s3://faces-in/private")),
+    "read besides the images": lambda: storage.read("s3://faces-in/private/a.png"),
+    "list besides the images": lambda: list(storage.listing("s3://faces-in/private")),
     "list the whole input": lambda: list(storage.listing("s3://faces-in")),
 }
 
@@ -69,8 +69,8 @@ def store(s3_server: S3Server) -> S3Server:
 
 
 @contextlib.contextmanager
-def rights(store: S3Server, document: dict[str, Any], folder: Path) -> Iterator[str]:
-    """Storage with the rights of a policy; the file with its options."""
+def permissions(store: S3Server, document: dict[str, Any], folder: Path) -> Iterator[str]:
+    """Storage with the permissions of a policy; the file with its options."""
     policy, options = folder / "policy.json", folder / "options.json"
     policy.write_text(json.dumps(document))
     with running("tests.deploy.gate", store.endpoint, "--policy", str(policy)) as gate:
@@ -99,12 +99,12 @@ def test_a_run_may_do_all_it_does_and_needs_every_statement(
     store: S3Server, tmp_path: Path, without: str | None
 ) -> None:
     kept = [statement for statement in DOCUMENT["Statement"] if statement["Sid"] != without]
-    with rights(store, DOCUMENT | {"Statement": kept}, tmp_path):
+    with permissions(store, DOCUMENT | {"Statement": kept}, tmp_path):
         assert refused() == {what for what, (needed, _) in NEEDS.items() if without in needed}
 
 
 def test_nothing_else_is_allowed(store: S3Server, tmp_path: Path) -> None:
-    with rights(store, DOCUMENT, tmp_path):
+    with permissions(store, DOCUMENT, tmp_path):
         for what, call in FORBIDDEN.items():
             with pytest.raises(PermissionError):
                 print(what, call())
@@ -129,13 +129,13 @@ def test_a_condition_on_the_prefix_hides_which_objects_are_missing() -> None:
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
 def test_a_whole_run_passes_with_these_rights(store: S3Server, tmp_path: Path) -> None:
-    drivers.write_pictures(tmp_path / "in")
+    drivers.write_images(tmp_path / "in")
     client = store.client()
     client.delete_object(Bucket="faces-in", Key="images/a.png")
     for path in (tmp_path / "in").iterdir():
         client.put_object(Bucket="faces-in", Key=f"images/{path.name}", Body=path.read_bytes())
     client.put_object(Bucket="faces-in", Key="images/broken.png", Body=b"")
-    with rights(store, DOCUMENT, tmp_path) as options:
+    with permissions(store, DOCUMENT, tmp_path) as options:
         job = drivers.job(IN, f"{OUT}-whole", storage_options=options)
         assert annotate(job).errors == {"empty": 1}
         again = drivers.job(IN, f"{OUT}-whole", storage_options=options, new=True, retry_errors=True)

@@ -1,4 +1,4 @@
-"""Large JPEGs decoded in part: near the exact frame, with the numbers of the whole picture."""
+"""Large JPEGs decoded in part: near the exact crop, with the numbers of the whole image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from segface_batch.catalog import find
-from segface_batch.inputs.decode import DecodeError, decode, decode_reduced
-from segface_batch.inputs.framing import frame, frame_whole
-from segface_batch.metrics import Seconds
+from segface_batch.images.crop import crop_image, crop_whole
+from segface_batch.images.decode import DecodeError, decode, decode_reduced
+from segface_batch.pipeline.metrics import Seconds
 from tests.corpus import ENCODERS, encode, face, oriented, write_broken
 from tests.stand_in import Quick
 
@@ -25,7 +25,7 @@ DEMO = find("demo-synthetic")
 
 
 def squares(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The exact square of a picture and the fast one, as numbers that can be subtracted."""
+    """The exact square of an image and the fast one, as numbers that can be subtracted."""
     whole = decode(data, LIMIT)
     image, width, height = decode_reduced(data, LIMIT, side)
     assert (width, height) == whole.size
@@ -34,7 +34,7 @@ def squares(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("size", [(128, 128), (129, 135), (257, 400), (300, 1000), (800, 513), (255, 900)])
-def test_a_large_jpeg_is_nearly_the_exact_picture(size: tuple[int, int]) -> None:
+def test_a_large_jpeg_is_nearly_the_exact_image(size: tuple[int, int]) -> None:
     exact, fast = squares(encode(face(*size, random.Random(1)), "JPEG", quality=95), SIDE)
     assert not np.array_equal(exact, fast)
     assert np.abs(exact - fast).mean() < 2
@@ -42,7 +42,7 @@ def test_a_large_jpeg_is_nearly_the_exact_picture(size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_jpeg_is_upright_and_nothing_is_moved(orientation: int) -> None:
-    """A steep ramp each way, whose last column and row reach half a pixel beyond the reduced picture."""
+    """A steep ramp each way, whose last column and row reach half a pixel beyond the reduced image."""
     y, x = np.mgrid[:33, :35]
     ramp = Image.fromarray(np.stack([7 * x, 7 * y, 0 * x], axis=-1).astype(np.uint8))
     exact, fast = squares(oriented(ramp, "JPEG", orientation, quality=100, subsampling=0), 16)
@@ -52,13 +52,13 @@ def test_a_turned_jpeg_is_upright_and_nothing_is_moved(orientation: int) -> None
 def test_no_detail_of_the_square_is_lost() -> None:
     """Of 255 pixels a fourth would be fewer than 64."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise).resize((255, 900), Image.Resampling.BICUBIC)
-    exact, fast = squares(encode(picture, "JPEG", quality=100, subsampling=0), SIDE)
+    image = Image.fromarray(noise).resize((255, 900), Image.Resampling.BICUBIC)
+    exact, fast = squares(encode(image, "JPEG", quality=100, subsampling=0), SIDE)
     assert np.abs(exact - fast).mean() < 12
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_other_pictures_are_decoded_as_ever(name: str) -> None:
+def test_other_images_are_decoded_as_ever(name: str) -> None:
     data = ENCODERS[name][1](face(203, 150, random.Random(0)))
     image, *size = decode_reduced(data, LIMIT, 76)  # of JPEGs too: less than twice as many pixels
     whole = decode(data, LIMIT)
@@ -72,7 +72,7 @@ def test_every_broken_file_has_the_same_reason(tmp_path: Path) -> None:
                 decode_reduced((tmp_path / name).read_bytes(), LIMIT, 8)
 
 
-def test_the_limit_of_pixels_is_for_the_whole_picture() -> None:
+def test_the_limit_of_pixels_is_for_the_whole_image() -> None:
     data = encode(face(100, 100, random.Random(0)), "JPEG")
     assert decode_reduced(data, 10_000, 8)[1:] == (100, 100)
     with pytest.raises(DecodeError, match="too_large"):
@@ -80,11 +80,11 @@ def test_the_limit_of_pixels_is_for_the_whole_picture() -> None:
 
 
 @pytest.mark.parametrize("name", ["demo-synthetic", "swinb_lapa_224"])
-def test_box_transform_and_landmarks_are_those_of_the_whole_picture(name: str) -> None:
+def test_box_transform_and_landmarks_are_those_of_the_whole_image(name: str) -> None:
     checkpoint, points = find(name), np.array([[200, 200], [400, 200], [300, 300], [230, 400], [370, 400]])
     data = oriented(face(700, 500, random.Random(2)), "JPEG", 6)
-    exact = frame(decode(data, LIMIT), checkpoint, points)
-    fast = frame_whole(*decode_reduced(data, LIMIT, checkpoint.resolution), checkpoint, points)
+    exact = crop_image(decode(data, LIMIT), checkpoint, points)
+    fast = crop_whole(*decode_reduced(data, LIMIT, checkpoint.resolution), checkpoint, points)
     assert (fast.box, fast.transform.tolist()) == (exact.box, exact.transform.tolist())
     assert np.array_equal(np.asarray(fast.landmarks), np.asarray(exact.landmarks))
     assert fast.pixels.shape == exact.pixels.shape
@@ -92,11 +92,11 @@ def test_box_transform_and_landmarks_are_those_of_the_whole_picture(name: str) -
 
 
 def test_rows_of_the_parser_differ_in_the_masks_alone() -> None:
-    """The stand-in's mask is a level of red, so that the rows show which picture was parsed."""
+    """The stand-in's mask is a level of red, so that the rows show which image was parsed."""
     jpeg = oriented(face(700, 500, random.Random(2)), "JPEG", 6)
-    picture = {"image_id": "a.jpg", "uri": "a.jpg", "unit": 0, "seq": 0, "landmarks": None, "error": None}
+    image = {"image_id": "a.jpg", "uri": "a.jpg", "unit": 0, "seq": 0, "landmarks": None, "error": None}
     parsers = (Quick({"checkpoint": DEMO.name}, LIMIT, decode=each) for each in ("exact", "fast"))
-    (exact,), (fast,) = (parser._rows([picture | {"data": jpeg}], Seconds()) for parser in parsers)
+    (exact,), (fast,) = (parser._rows([image | {"data": jpeg}], Seconds()) for parser in parsers)
     place = ["status", "width", "height", "box_left", "box_top", "box_right", "box_bottom"]
     assert [fast[name] for name in place] == ["ok", 700, 500, 0, 0, 700, 500] == [exact[name] for name in place]
     assert fast["transform"].tolist() == exact["transform"].tolist()

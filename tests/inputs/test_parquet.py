@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from segface_batch.inputs import parquet
-from segface_batch.inputs.picture import Cell
+from segface_batch.inputs.image import Cell
 from tests.inputs.archives import IMAGE
 
 TYPES = {

@@ -18,7 +18,7 @@ from segface_batch import storage
 from segface_batch.storage import options, retry
 from tests.fault_proxy import RunningProxy
 from tests.inputs.archives import IMAGE, tar_file
-from tests.inputs.test_fetch import Planned
+from tests.pipeline.test_fetch import Planned
 from tests.s3_server import REGION, S3Server, secret_of
 
 
@@ -58,7 +58,7 @@ def bucket(
     storage.configure(None)
 
 
-def test_a_prefix_is_listed_and_each_picture_is_one_get(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_prefix_is_listed_and_each_image_is_one_get(bucket: Bucket, tmp_path: Path) -> None:
     for name in ("in/b/1.jpg", "in/a#?b.PNG", "in/ü/c d.jpg", "in/note.md", "in/.x/1.jpg", "in2/d.jpg"):
         bucket.keep(name, name.encode())
     bucket.requests()
@@ -77,7 +77,7 @@ def test_a_unit_of_a_tar_file_is_one_get(bucket: Bucket, tmp_path: Path) -> None
     bucket.requests()
     planned = Planned(tmp_path, f"s3://{bucket.name}/in")
     assert bucket.requests() == {"GET": 2}  # the listing, and a block with all headers
-    assert planned.plan.ranges[0].sizes == (8, 8, 4)
+    assert planned.plan.parts[0].sizes == (8, 8, 4)
     for position in range(3):
         fetched = planned.answers(position, storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
         assert fetched == [(f"s.tar/{name}", data, None) for name, data in files[8 * position : 8 * position + 8]]
@@ -92,7 +92,7 @@ def test_rows_of_a_parquet_file_need_its_footer_once_and_their_row_group(bucket:
     planned = Planned(tmp_path, f"s3://{bucket.name}/f.parquet")
     asked = bucket.requests()
     assert asked == {"HEAD": 1, "GET": 4}  # what it is; its footer twice; the paths of two row groups
-    assert planned.plan.ranges[0].sizes == (256, 44, 256, 44)
+    assert planned.plan.parts[0].sizes == (256, 44, 256, 44)
     expected = [(image["path"], image["bytes"], None) for image in images]
     for position, (start, end) in enumerate([(0, 256), (256, 300), (300, 556), (556, 600)]):
         fetched = planned.answers(position, storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
@@ -107,15 +107,15 @@ def test_a_unit_that_may_not_be_read_ends_the_run(bucket: Bucket, tmp_path: Path
     planned = Planned(tmp_path, f"s3://{bucket.name}/{prefix}")
     reader: dict[str, Any] = {"storage_options": bucket.options("ci-reader"), "s3_client": bucket.client}
     assert planned.fatal(**reader) == (
-        f"all 8 pictures of unit 0 are forbidden (first: s3://{bucket.name}/{prefix}/0.jpg: AccessDenied); mend the "
-        "rights and run again, or add --allow-unreadable to record them as errors"
+        f"all 8 images of unit 0 are forbidden (first: s3://{bucket.name}/{prefix}/0.jpg: AccessDenied); fix the "
+        "permissions and run again, or add --allow-unreadable to record them as errors"
     )
     assert planned.answers(1, **reader) == [("8.jpg", None, "forbidden")]
     assert [error for _, _, error in planned.answers(allow_unreadable=True, **reader)] == ["forbidden"] * 8
 
 
 def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_path: Path) -> None:
-    """64 pictures by 16 threads: with a deadline for each they would take four."""
+    """64 images by 16 threads: with a deadline for each they would take four."""
     (tmp_path / "m.txt").write_text("".join(f"s3://{bucket.name}/{number}.jpg\n" for number in range(16_384)))
     planned = Planned(tmp_path, tmp_path / "m.txt")
     bucket.proxy.set_faults([{"method": "GET", "fault": "slowdown"}])
@@ -126,7 +126,7 @@ def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_pat
     finally:
         retry.SECONDS = usual
         bucket.proxy.set_faults([])
-    assert fatal.startswith(f"all 64 pictures of unit 0 are unfetchable (first: s3://{bucket.name}/0.jpg: ")
+    assert fatal.startswith(f"all 64 images of unit 0 are unfetchable (first: s3://{bucket.name}/0.jpg: ")
     assert "within 2 s" in fatal
     assert time.monotonic() - started < 5
 

@@ -14,19 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from segface_batch import storage
-from segface_batch.inputs.picture import Cell, Picture
-from segface_batch.inputs.sources import pictures
+from segface_batch.inputs.image import Cell, SourceImage
+from segface_batch.inputs.sources import images
 from tests.inputs.archives import IMAGE, tar_file
 
 
-def listed(*inputs: Path | str, **settings: Any) -> tuple[list[Picture], dict[str, int]]:
+def listed(*inputs: Path | str, **settings: Any) -> tuple[list[SourceImage], dict[str, int]]:
     skipped: Counter[str] = Counter()
-    _, found = pictures([str(place) for place in inputs], skipped, **settings)
+    _, found = images([str(place) for place in inputs], skipped, **settings)
     return list(found), dict(skipped)
 
 
 def ids(*inputs: Path | str, **settings: Any) -> list[str]:
-    return [picture.image_id for picture in listed(*inputs, **settings)[0]]
+    return [image.image_id for image in listed(*inputs, **settings)[0]]
 
 
 def refusal(*inputs: Path | str, **settings: Any) -> str:
@@ -54,7 +54,7 @@ def test_a_folder_is_searched_in_the_order_of_names(tmp_path: Path) -> None:
     names = ["a/y é%20#.webp", "a/z.png", "b.JPG", "c.jpeg"]
     touch(tmp_path, *reversed(names))
     found, skipped = listed(tmp_path)
-    assert found == [Picture(name, str(tmp_path / name), None, 3) for name in names]
+    assert found == [SourceImage(name, str(tmp_path / name), None, 3) for name in names]
     assert skipped == {}
 
 
@@ -66,7 +66,7 @@ def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -
     (tmp_path / "loop").symlink_to(".")
     os.mkfifo(tmp_path / "pipe.jpg")
     found, skipped = listed(tmp_path)
-    assert [picture.image_id for picture in found] == ["a.jpg", "folder.jpg/inside.png"]
+    assert [image.image_id for image in found] == ["a.jpg", "folder.jpg/inside.png"]
     assert skipped == {
         "symbolic links": 3,
         "pipes or devices": 1,
@@ -83,7 +83,7 @@ def test_a_name_that_is_no_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path
     with open(path, "wb"):
         pass
     found, _ = listed(tmp_path)
-    assert found == [Picture("caf\\xe9.jpg", f"file://{tmp_path}/caf%E9.jpg")]
+    assert found == [SourceImage("caf\\xe9.jpg", f"file://{tmp_path}/caf%E9.jpg")]
     assert storage.read(found[0].uri) == b""
 
 
@@ -92,7 +92,7 @@ def test_a_prefix_of_a_store_is_a_folder() -> None:
     for name in ("a/b.jpg", "c.JPG", ".hidden/d.jpg", "e.json"):
         storage.put(f"{root}/{name}", b"1234")
     found, skipped = listed(f"{root}/")
-    assert found == [Picture(name, f"{root}/{name}", None, 4) for name in ("a/b.jpg", "c.JPG")]
+    assert found == [SourceImage(name, f"{root}/{name}", None, 4) for name in ("a/b.jpg", "c.JPG")]
     assert skipped == {"hidden": 1, ".json files": 1}
 
 
@@ -101,9 +101,9 @@ def test_a_text_manifest_lists_paths_beside_itself_and_urls(tmp_path: Path) -> N
     manifest = tmp_path / "list.txt"
     manifest.write_text("here.jpg\n\n/absent/b.jpg\r\ns3://bucket/c d.jpg\n")
     assert listed(manifest)[0] == [
-        Picture("here.jpg", str(tmp_path / "here.jpg"), None, 4),
-        Picture("/absent/b.jpg", "/absent/b.jpg"),
-        Picture("s3://bucket/c d.jpg", "s3://bucket/c d.jpg"),
+        SourceImage("here.jpg", str(tmp_path / "here.jpg"), None, 4),
+        SourceImage("/absent/b.jpg", "/absent/b.jpg"),
+        SourceImage("s3://bucket/c d.jpg", "s3://bucket/c d.jpg"),
     ]
 
 
@@ -111,8 +111,8 @@ def test_a_manifest_on_a_store_lists_what_lies_beside_it() -> None:
     root = f"memory://{uuid.uuid4().hex}"
     storage.put(f"{root}/lists/m.csv", "\ufeffuri,image_id\n../a.jpg,first\nsub/b.jpg,\n".encode())
     assert listed(f"{root}/lists/m.csv")[0] == [
-        Picture("first", f"{root}/lists/../a.jpg"),
-        Picture("sub/b.jpg", f"{root}/lists/sub/b.jpg"),
+        SourceImage("first", f"{root}/lists/../a.jpg"),
+        SourceImage("sub/b.jpg", f"{root}/lists/sub/b.jpg"),
     ]
 
 
@@ -128,8 +128,8 @@ def test_csv_and_parquet_manifests_carry_names_and_landmarks(tmp_path: Path) -> 
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     for name in ("m.csv", "m.parquet"):
         first, second, third = listed(tmp_path / name, placed_by=["landmarks"])[0]
-        assert first == Picture("first", "/a.jpg", [1.0, 2.5, 3.0, 4.0])
-        assert second == Picture("/b.jpg", "/b.jpg", None)
+        assert first == SourceImage("first", "/a.jpg", [1.0, 2.5, 3.0, 4.0])
+        assert second == SourceImage("/b.jpg", "/b.jpg", None)
         assert (third.image_id, third.uri) == ("third", "/c.jpg")
         assert third.landmarks is not None
         assert all(map(math.isnan, third.landmarks))
@@ -145,14 +145,14 @@ def test_a_box_places_a_face_where_there_are_no_landmarks(tmp_path: Path) -> Non
     assert len(third) == 4
     assert all(map(math.isnan, third))
     found = listed(tmp_path / "m.parquet", placed_by=["landmarks", "box"])[0]
-    assert [picture.landmarks for picture in found] == [[1, 2, 3, 4], None]
+    assert [image.landmarks for image in found] == [[1, 2, 3, 4], None]
 
 
 def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) -> None:
     signed = "https://u:p@host/b.jpg?size=2&X-Amz-Signature=abc"
     (tmp_path / "m.txt").write_text(f"{signed}\n")
     shown = "https://host/b.jpg?size=2&X-Amz-Signature=REDACTED"
-    assert listed(tmp_path / "m.txt")[0] == [Picture(shown, shown, place=signed)]
+    assert listed(tmp_path / "m.txt")[0] == [SourceImage(shown, shown, place=signed)]
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_a_manifest_whose_places_are_no_text_is_refused(tmp_path: Path) -> None:
     assert ids(tmp_path / "m.parquet") == ["/a.jpg"]
 
 
-def test_rows_of_a_parquet_file_are_pictures(tmp_path: Path) -> None:
+def test_rows_of_a_parquet_file_are_images(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": b"12", "path": "x/a.jpg"}}, {"image": {"bytes": b"1234"}}, {"image": None}]
     path = faces(tmp_path / "faces.parquet", rows)
     found, _ = listed(path)
     size = path.stat().st_size
     mean = pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size // 3
     assert found == [
-        Picture(name, f"{path}#{row}", None, mean, str(path), cell=Cell("image.bytes", 0, row, size))
+        SourceImage(name, f"{path}#{row}", None, mean, str(path), cell=Cell("image.bytes", 0, row, size))
         for row, name in enumerate(["x/a.jpg", "faces.parquet/1", "faces.parquet/2"])
     ]
 
@@ -199,33 +199,33 @@ def test_rows_keep_their_place_in_every_row_group(tmp_path: Path) -> None:
     table = pa.table({"jpg": pa.array([b"1"] * 5, pa.large_binary()), "__key__": pa.array([1, 2, None, 4, 5])})
     pq.write_table(table, tmp_path / "f.parquet", row_group_size=2)
     found, _ = listed(tmp_path / "f.parquet")
-    assert [picture.image_id for picture in found] == ["1", "2", "f.parquet/2", "4", "5"]
-    cells = [picture.cell[:3] for picture in found if picture.cell is not None]
+    assert [image.image_id for image in found] == ["1", "2", "f.parquet/2", "4", "5"]
+    cells = [image.cell[:3] for image in found if image.cell is not None]
     assert cells == [("jpg", 0, 0), ("jpg", 0, 1), ("jpg", 1, 0), ("jpg", 1, 1), ("jpg", 2, 0)]
 
 
-def test_a_folder_of_parquet_files_is_its_rows_unless_there_are_loose_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_parquet_files_is_its_rows_unless_there_are_loose_images(tmp_path: Path) -> None:
     row = {"image": {"bytes": b"1"}}
     faces(tmp_path / "in" / "train" / "a.parquet", [row, row])
     faces(tmp_path / "in" / "b.parquet", [row])
     pq.write_table(pa.table({"uri": ["s3://x/y.jpg"]}), tmp_path / "in" / "list.parquet")
     found, skipped = listed(tmp_path / "in")
-    assert [picture.image_id for picture in found] == ["b.parquet/0", "train/a.parquet/0", "train/a.parquet/1"]
+    assert [image.image_id for image in found] == ["b.parquet/0", "train/a.parquet/0", "train/a.parquet/1"]
     assert skipped == {".parquet files": 1}
     touch(tmp_path / "in", "c.jpg")
     found, skipped = listed(tmp_path / "in")
-    assert [picture.image_id for picture in found] == ["c.jpg"]
+    assert [image.image_id for image in found] == ["c.jpg"]
     assert skipped == {".parquet files": 3}
 
 
-def test_a_folder_of_tar_files_is_their_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_tar_files_is_their_images(tmp_path: Path) -> None:
     touch(tmp_path, "in/z.jpg")
     tar_file(tmp_path / "in" / "sub" / "1.tar", [("../a.jpg", b"12"), ("a.json", b"{}"), ("._a.jpg", b"")])
     tar_file(tmp_path / "in" / "0.tar", [("b.PNG", b"1")])
     shard = f"{tmp_path}/in/sub/1.tar"
     found, skipped = listed(tmp_path / "in")
-    assert [picture.image_id for picture in found] == ["z.jpg", "0.tar/b.PNG", "sub/1.tar/../a.jpg"]
-    assert found[2] == Picture("sub/1.tar/../a.jpg", f"{shard}#../a.jpg", None, 2, shard, 512)
+    assert [image.image_id for image in found] == ["z.jpg", "0.tar/b.PNG", "sub/1.tar/../a.jpg"]
+    assert found[2] == SourceImage("sub/1.tar/../a.jpg", f"{shard}#../a.jpg", None, 2, shard, 512)
     assert skipped == {".json files": 1, "hidden": 1}
     assert ids(shard) == ["1.tar/../a.jpg"]
 
@@ -238,7 +238,7 @@ def test_what_a_broken_shard_promised_is_an_error_and_not_lost(tmp_path: Path) -
     (tmp_path / "html.parquet").write_bytes(b"<html>" * 200)
     (tmp_path / "whole.tar").unlink()
     found, skipped = listed(tmp_path)
-    assert [(picture.image_id, picture.error) for picture in found] == [
+    assert [(image.image_id, image.error) for image in found] == [
         ("cut.tar/a.jpg", None),
         ("cut.tar/b.jpg", "truncated"),
         ("damaged.tar/a.jpg", None),
@@ -271,7 +271,7 @@ def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "x/a/1.jpg", "y/a/1.jpg")
     both = f"{tmp_path}/x/a and {tmp_path}/y/a"
     assert refusal(tmp_path / "x/a", f"{tmp_path}/y/a/") == (
-        f"{both} have the same last word, by which their pictures are told apart; rename one"
+        f"{both} have the same last word, by which their images are told apart; rename one"
     )
 
 
@@ -284,9 +284,9 @@ def test_columns_are_carried_with_their_types_and_null_where_an_input_has_none(t
           n=pa.list_(pa.int8()))  # fmt: skip
     touch(tmp_path, "g/d.jpg")
     inputs = [str(tmp_path / name) for name in ("m.parquet", "m.csv", "f", "g")]
-    schema, found = pictures(inputs, Counter(), columns=["who", "n", "day"])
+    schema, found = images(inputs, Counter(), columns=["who", "n", "day"])
     assert schema == pa.schema([("who", pa.string()), ("n", pa.list_(pa.int8())), ("day", pa.date32())])
-    assert [(picture.image_id, picture.carried) for picture in found] == [
+    assert [(image.image_id, image.carried) for image in found] == [
         ("m.parquet//a.jpg", ("x", None, day)),
         ("m.csv//b.jpg", ("y", None, None)),
         ("m.csv//c.jpg", (None, None, None)),
@@ -329,31 +329,31 @@ def test_an_input_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
     assert refusal("s3://bucket/b.tar.gz") == f"s3://bucket/b.tar.gz {compressed}"
     assert refusal(tmp_path / "c.parquet").startswith(f"{tmp_path}/c.parquet is no Parquet file: ")
     assert refusal(tmp_path / "e.parquet") == (
-        f"{tmp_path}/e.parquet has neither a column 'uri' nor one with pictures (it has: x, y); a manifest needs "
-        "'uri', and pictures are binary or a struct with 'bytes'"
+        f"{tmp_path}/e.parquet has neither a column 'uri' nor one with images (it has: x, y); a manifest needs "
+        "'uri', and images are binary or a struct with 'bytes'"
     )
-    assert "nor one with pictures named 'up' (it has: left, right)" in refusal(
+    assert "nor one with images named 'up' (it has: left, right)" in refusal(
         tmp_path / "two.parquet", image_column="up"
     )
-    several = f"{tmp_path}/two.parquet has several columns that may be pictures: left, right; give --image-column"
+    several = f"{tmp_path}/two.parquet has several columns that may be images: left, right; give --image-column"
     assert refusal(tmp_path / "two.parquet") == several
     (right,), _ = listed(tmp_path / "two.parquet", image_column="right")
     assert right.cell is not None
     assert right.cell.column == "right"
     assert refusal("https://u:p@host/faces/") == (
-        "https://host/faces cannot be listed over HTTP; give a manifest of its pictures"
+        "https://host/faces cannot be listed over HTTP; give a manifest of its images"
     )
     with pytest.raises(FileNotFoundError, match=r"no folder or file '.*/absent'; check the path"):
         listed(tmp_path / "absent")
 
 
-def test_pictures_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path) -> None:
+def test_images_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "loose/a.jpg")
     tar_file(tmp_path / "t.tar", [("a.jpg", b"1")])
     faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
     for name, first in (("loose", "loose/a.jpg"), ("t.tar", "t.tar"), ("f.parquet", "f.parquet")):
         assert refusal(tmp_path / name, placed_by=["landmarks"]) == (
-            f"{tmp_path}/{first} comes without the landmarks that each face is framed by; give a manifest or Parquet "
+            f"{tmp_path}/{first} comes without the landmarks that each face is cropped by; give a manifest or Parquet "
             "file with a column 'landmarks', or --faces detect, which finds them"
         )
     points = {"landmarks": [1.0, 2.0]}
@@ -364,7 +364,7 @@ def test_pictures_without_the_landmarks_that_are_needed_are_refused(tmp_path: Pa
 
 def test_a_listing_streams(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b/c.jpg")
-    _, found = pictures([str(tmp_path)], Counter())
+    _, found = images([str(tmp_path)], Counter())
     assert next(found).image_id == "a.jpg"
     touch(tmp_path, "b/d.jpg")
-    assert [picture.image_id for picture in found] == ["b/c.jpg", "b/d.jpg"]
+    assert [image.image_id for image in found] == ["b/c.jpg", "b/d.jpg"]

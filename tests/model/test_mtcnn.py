@@ -1,4 +1,4 @@
-"""Faces found in pictures whose faces are known: the renderer's, alone and many in one picture."""
+"""Faces found in images whose faces are known: the renderer's, alone and many in one image."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from PIL import Image, ImageOps
 
 import segface_batch
-from segface_batch.inputs.faces import Faces
+from segface_batch.images.faces import Faces
 from segface_batch.model.mtcnn import Mtcnn
 from tests.conftest import PORTRAITS
 
 RENDERED = Path(segface_batch.__file__).parent / "assets" / "faces" / "rendered"
 
-#: By seed, what the renderer says: (5, 2) pixels of the picture of 256 pixels.
+#: By seed, what the renderer says: (5, 2) pixels of the image of 256 pixels.
 TRUTH = {
     seed: np.array(points)
     for seed, points in json.loads((Path(__file__).parents[1] / "data" / "rendered_landmarks.json").read_text()).items()
@@ -48,7 +48,7 @@ def misses(truth: list[np.ndarray], faces: Faces) -> tuple[list[float], int]:
     return errors, len(faces) - len(used)
 
 
-def group_picture(rng: np.random.Generator, columns: int, rows: int) -> tuple[Image.Image, list[np.ndarray]]:
+def group_image(rng: np.random.Generator, columns: int, rows: int) -> tuple[Image.Image, list[np.ndarray]]:
     """Rendered faces of several sizes, turned by up to 15 degrees, side by side; and where their landmarks are."""
     cell = 300
     scene = Image.new("RGB", (columns * cell, rows * cell), (90, 110, 100))
@@ -77,8 +77,8 @@ def test_rendered_faces_are_found_where_they_are(detector: Mtcnn) -> None:
     assert false == 0
 
 
-def test_every_face_of_a_group_picture_is_found(detector: Mtcnn) -> None:
-    scene, truth = group_picture(np.random.default_rng(5), columns=5, rows=4)
+def test_every_face_of_a_group_image_is_found(detector: Mtcnn) -> None:
+    scene, truth = group_image(np.random.default_rng(5), columns=5, rows=4)
     faces = detector.detect(scene)
     errors, false = misses(truth, faces)
     print(f"{len(errors)} of {len(truth)}, median error {np.median(errors):.3f}, {false} false")
@@ -97,8 +97,8 @@ def test_portraits_have_the_boxes_of_the_reference(detector: Mtcnn) -> None:
         assert np.abs(faces.boxes[0] - box).max() < 6  # of 90 and 175 pixels; scaled by other filters
 
 
-def test_a_mirrored_picture_has_mirrored_faces(detector: Mtcnn) -> None:
-    scene, _ = group_picture(np.random.default_rng(7), columns=3, rows=1)
+def test_a_mirrored_image_has_mirrored_faces(detector: Mtcnn) -> None:
+    scene, _ = group_image(np.random.default_rng(7), columns=3, rows=1)
     faces, mirrored = detector.detect(scene), detector.detect(ImageOps.mirror(scene))
     assert len(faces) == len(mirrored) > 0
     points = mirrored.landmarks[:, [1, 0, 2, 4, 3]]  # left stays left as seen

@@ -1,4 +1,4 @@
-"""All 14 checkpoints against the official code: same weights, same pictures, same numbers at every stage.
+"""All 14 checkpoints against the official code: same weights, same images, same numbers at every stage.
 
 The tolerance is what `data/reference` suggests for float32: the official code itself moves by up to 3e-4 when it is
 run in float64, and the filled logits have a standard deviation of 2.3 to 7.3.  Pixels are `safe` where the best class
@@ -23,7 +23,7 @@ from segface_batch.model import weights
 from segface_batch.model.backbones import BACKBONES, Backbone, BackboneRow, official_name
 from segface_batch.model.segface import SegFace, normalised
 from tests import filled
-from tests.parity_table import golden, inputs, parity, stages
+from tests.programs.parity_table import golden, inputs, parity, stages
 
 TOLERANCE = 2e-3
 
@@ -134,14 +134,14 @@ def test_the_filler_gives_the_recorded_tensors():
 @pytest.mark.parametrize("loaded", ["swinb_celeba_256"], indirect=True)
 def test_swin_in_timms_own_order_of_rolling_and_padding_is_another_function(loaded: Loaded):
     """The negative control: the same weights in timm's blocks as they are spoil a third of the mask and more."""
-    row = replace(BACKBONES["swin_base"], mend=None)
+    row = replace(BACKBONES["swin_base"], fix=None)
     plain = Backbone(row, 256)
     plain.load_state_dict(loaded.network.backbone.state_dict())
-    mended, loaded.network.backbone = loaded.network.backbone, plain.eval()
+    fixed, loaded.network.backbone = loaded.network.backbone, plain.eval()
     try:
         result = parity(loaded.network, loaded.name)
     finally:
-        loaded.network.backbone = mended
+        loaded.network.backbone = fixed
     assert result.differences["logits"] > 1000 * TOLERANCE
     assert result.different > 0.3 * result.pixels
 
@@ -161,7 +161,7 @@ def test_a_forward_pass_gives_the_last_stage(loaded: Loaded):
 
 
 @pytest.mark.parametrize("loaded", ["swinb_lapa_224"], indirect=True)
-def test_a_picture_is_parsed_alone_as_in_a_batch(loaded: Loaded):
+def test_an_image_is_parsed_alone_as_in_a_batch(loaded: Loaded):
     pixels, landmarks = inputs(find(loaded.name), golden(loaded.name).meta["pictures"])
     assert landmarks is not None
     with torch.inference_mode():

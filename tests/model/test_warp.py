@@ -1,4 +1,4 @@
-"""LaPa's face warp against the official grids, matrices and warped pictures."""
+"""LaPa's face warp against the official grids, matrices and warped images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 
 from segface_batch.model import warp
 from tests import filled
-from tests.parity_table import Golden
+from tests.programs.parity_table import Golden
 
 #: The official code computes in float32 and through a general linear solver; ours is float64 until the last step.
 MATRIX, GRID = 1e-5, 1e-5
 
-#: At the border of the picture the ramp falls from 1 to 0 within a pixel of 2/224, which magnifies the grids' rounding.
+#: At the border of the image the ramp falls from 1 to 0 within a pixel of 2/224, which magnifies the grids' rounding.
 RAMP = 1e-3
 
 
@@ -62,7 +62,7 @@ def test_a_ramp_is_warped_and_warped_back_as_officially(cases: Golden, grids: tu
     assert cases.difference("unwarped_ramp", warp.sampled(warped, grids[1])) < RAMP
 
 
-def test_landmarks_on_the_targets_leave_the_middle_of_the_picture_where_it_is():
+def test_landmarks_on_the_targets_leave_the_middle_of_the_image_where_it_is():
     resolution = 256
     targets = torch.tensor([[196, 226], [316, 226], [256, 286], [220, 360.4], [292, 360.4]], dtype=torch.float64)
     factor, shift = warp.similarity((targets / 256 * (resolution - 1) / 2)[None], resolution)

@@ -11,9 +11,9 @@ from collections import Counter
 import pyarrow as pa
 
 from segface_batch import storage
-from segface_batch.inputs import plan as planning, sources
-from segface_batch.inputs.fetch import fetch, unnest
-from segface_batch.output import parts, run as runs
+from segface_batch.inputs import sources
+from segface_batch.output import parts, plan as planning, run as runs
+from segface_batch.pipeline.fetch import fetch, unnest
 from tests import drivers, stand_in
 
 
@@ -28,14 +28,14 @@ def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_R
     run = runs.read(out)
     if run is None:
         skipped: Counter[str] = Counter()
-        carried, pictures = sources.pictures(job.inputs, skipped)
-        name = planning.write(runs.plan_folder(out), pictures, skipped, job.part_rows, carried=carried)
+        carried, images = sources.images(job.inputs, skipped)
+        name = planning.write(runs.plan_folder(out), images, skipped, job.part_rows, carried=carried)
         run = runs.start(out, job, "0" * 64, name, carried)
     plan = runs.plan(out, run)
     parser = stand_in.Quick({"checkpoint": drivers.CHECKPOINT}, job.max_pixels)
     staging = parts.Staging(out)
-    for planned in plan.ranges:
-        if planned.part in parts.published(out):
+    for planned in plan.parts:
+        if planned.name in parts.published(out):
             continue
         for unit in planned.units:
             if staging.unit(planned, unit) not in staging.names():
@@ -43,20 +43,24 @@ def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_R
         parts.publish(out, planned, run)
     if retry and not storage.names(f"{out}/_segface/retries", ".done"):
         if runs.unfinished_retry(out) is None:
-            runs.begin_retry(out, parts.error_pictures(out, plan.ranges))
+            runs.begin_retry(out, parts.error_images(out, plan.parts))
         found = runs.unfinished_retry(out)
         assert found is not None
-        staging, ranges = parts.Staging(out, found.name), {planned.index: planned for planned in plan.ranges}
-        for index, units in found.pictures.items():
+        staging, planned_parts = parts.Staging(out, found.name), {planned.index: planned for planned in plan.parts}
+        for index, units in found.images.items():
             for unit, seqs in units.items():
-                parts.stage(staging.unit(ranges[index], unit), _rows(parser, out, ranges[index], unit, seqs))
-            parts.republish(out, ranges[index], run, found.name, list(units))
+                parts.stage(
+                    staging.unit(planned_parts[index], unit), _rows(parser, out, planned_parts[index], unit, seqs)
+                )
+            parts.republish(out, planned_parts[index], run, found.name, list(units))
         runs.end_retry(out, found)
         staging.sweep()
     parts.finish(out, plan)
 
 
-def _rows(parser: stand_in.Quick, out: str, planned: planning.Range, unit: int, seqs: list[int] | None) -> pa.Table:
+def _rows(
+    parser: stand_in.Quick, out: str, planned: planning.PlannedPart, unit: int, seqs: list[int] | None
+) -> pa.Table:
     row = {
         "range": pa.array([planned.index], pa.int32()),
         "file": [planned.file],

@@ -16,8 +16,8 @@ from tests.output import protocol
 
 #: Every object of an output, by a word in its place.
 OBJECTS = (
-    "plan/range-00000",
-    "plan/range-00002",
+    "plan/part-00000",
+    "plan/part-00002",
     "plan/plan-",
     "run.json",
     "unit-00000000.arrow",
@@ -36,7 +36,7 @@ FORKS = multiprocessing.get_context("forkserver")
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crash") / "in"
-    drivers.write_pictures(folder)
+    drivers.write_images(folder)
     (folder / "0007.png").write_bytes(bytes((folder / "0008.png").stat().st_size))
     return folder
 
@@ -70,7 +70,7 @@ def places(*words: str) -> list[Any]:
     return [word if word in USUAL else pytest.param(word, marks=pytest.mark.slow) for word in words]
 
 
-@pytest.mark.parametrize("place", places(*OBJECTS, "removing:range-00001"))
+@pytest.mark.parametrize("place", places(*OBJECTS, "removing:part-00001"))
 def test_a_death_at_a_write_changes_nothing_in_the_end(place: str, source: Path, whole: Path, tmp_path: Path) -> None:
     moments = MOMENTS if ":" not in place else ("",)
     for moment in moments:
@@ -96,18 +96,18 @@ def test_a_death_at_a_write_changes_nothing_in_the_end(place: str, source: Path,
 def test_a_death_while_errors_are_tried_again_changes_nothing_in_the_end(
     place: str, source: Path, tmp_path: Path
 ) -> None:
-    mended = tmp_path / "in"
-    shutil.copytree(source, mended)
-    assert run(mended, tmp_path / "broken") == 0
-    good = mended / "0007.png"
+    fixed = tmp_path / "in"
+    shutil.copytree(source, fixed)
+    assert run(fixed, tmp_path / "broken") == 0
+    good = fixed / "0007.png"
     good.write_bytes((source / "0008.png").read_bytes())
-    assert run(mended, tmp_path / "whole") == 0
+    assert run(fixed, tmp_path / "whole") == 0
     expected = drivers.parts(tmp_path / "whole")
     for moment in MOMENTS:
         out = tmp_path / moment
         shutil.copytree(tmp_path / "broken", out)
-        assert run(mended, out, "retry", failpoint=f"{moment}:{place}") == -signal.SIGKILL
-        assert run(mended, out, "retry") == 0
+        assert run(fixed, out, "retry", failpoint=f"{moment}:{place}") == -signal.SIGKILL
+        assert run(fixed, out, "retry") == 0
         report = verify(str(out))
         assert (report.findings, report.status) == ({}, {"ok": 60})
         assert drivers.parts(out) == expected

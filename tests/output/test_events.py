@@ -35,12 +35,12 @@ def test_a_run_that_stands_still_is_seen_from_outside(tmp_path: Path, monkeypatc
     assert seen[0]["event"] == "start"
     assert seen[0]["units"] == 2
     first, last = seen[1], seen[-1]
-    assert {name: first[name] for name in ("event", "units", "pictures", "errors", "done", "total", "seconds")} == {
-        "event": "progress", "units": 2, "pictures": 70, "errors": 3, "done": 70, "total": 100,
+    assert {name: first[name] for name in ("event", "units", "images", "errors", "done", "total", "seconds")} == {
+        "event": "progress", "units": 2, "images": 70, "errors": 3, "done": 70, "total": 100,
         "seconds": {"fetch": 0.5, "parse": 3.0},
     }  # fmt: skip
     assert last["last_unit_seconds_ago"] > first["last_unit_seconds_ago"]
-    assert last["pictures_per_second"] < first["pictures_per_second"]
+    assert last["images_per_second"] < first["images_per_second"]
     assert written(tmp_path)[0][-1]["event"] == "end"
 
 

@@ -47,7 +47,7 @@ def test_a_lease_beats_tells_how_far_the_run_is_and_goes(tmp_path: Path) -> None
         held.tell(5, 9)
         time.sleep(0.5)
         content = json.loads(place(tmp_path).read_text())
-        assert (content["pid"], content["pictures_done"], content["pictures"]) == (os.getpid(), 5, 9)
+        assert (content["pid"], content["images_done"], content["images"]) == (os.getpid(), 5, 9)
         assert content["beat"] > 1
         held.check()
     assert not place(tmp_path).exists()

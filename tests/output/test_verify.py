@@ -19,7 +19,7 @@ from tests.output import protocol
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
-    drivers.write_pictures(folder / "in", 20)
+    drivers.write_images(folder / "in", 20)
     (folder / "in" / "0003.png").write_bytes(b"")
     protocol.main(str(folder / "in"), str(folder / "out"), part_rows=8)
     return folder / "out"
@@ -51,7 +51,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "a part removed": (
         lambda out: (out / "stats/part-00001.parquet").unlink(),
-        "missing", "part-00001: 8 pictures, 0 of 1 units are staged",
+        "missing", "part-00001: 8 images, 0 of 1 units are staged",
     ),
     "a row removed": (
         lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[4:]]))
@@ -73,7 +73,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
                      for name in ("stats", "masks")],
         "damaged", "part-00000: rows are not in the plan's order",
     ),
-    "masks of other pictures": (
+    "masks of other images": (
         lambda out: rewrite(out / "masks/part-00000.parquet", lambda table: table[:7]),
         "damaged", "masks/part-00000.parquet has other rows than stats/part-00000.parquet",
     ),
@@ -90,23 +90,23 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "missing", "_segface/manifest.json",
     ),
     "a false manifest": (
-        lambda out: (out / "_segface/manifest.json").write_text(json.dumps({"pictures": 20})),
+        lambda out: (out / "_segface/manifest.json").write_text(json.dumps({"images": 20})),
         "damaged", "_segface/manifest.json is not that of these parts",
     ),
     "a damaged plan": (
-        lambda out: flip(next((out / "_segface/plan").glob("range-00001-*"))),
-        "damaged", "_segface/plan/range-00001-",
+        lambda out: flip(next((out / "_segface/plan").glob("part-00001-*"))),
+        "damaged", "_segface/plan/part-00001-",
     ),
 }  # fmt: skip
 
 
 def test_a_whole_output_has_no_findings(whole: Path) -> None:
     report = verify(str(whole))
-    assert (report.complete, report.findings, report.pictures, report.status) == (True, {}, 20, {"error": 1, "ok": 19})
+    assert (report.complete, report.findings, report.images, report.status) == (True, {}, 20, {"error": 1, "ok": 19})
     assert lines(report, "out") == [
         "3 of 3 parts are published",
         "rows: 1 error, 19 ok",
-        "complete: each of 20 pictures is there exactly once",
+        "complete: each of 20 images is there exactly once",
     ]
 
 

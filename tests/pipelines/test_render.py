@@ -76,7 +76,7 @@ def test_the_recorded_faces_show_every_class():
     assert [CELEBAMASK_HQ.class_names[index] for index in seen] == list(CELEBAMASK_HQ.class_names)
 
 
-def test_left_in_the_name_of_a_class_is_the_left_of_the_picture():
+def test_left_in_the_name_of_a_class_is_the_left_of_the_image():
     labels = face(3032).labels
     columns = {name: np.nonzero(labels == index)[1] for index, name in enumerate(CELEBAMASK_HQ.class_names)}
     for part in ("ear", "brow", "eye"):
@@ -91,7 +91,7 @@ def test_the_same_seed_is_the_same_face_and_another_is_not():
     assert not np.array_equal(first.image, other.image)
 
 
-def test_a_larger_picture_shows_the_same_face():
+def test_a_larger_image_shows_the_same_face():
     small, large = face(3032), render(3032, 2 * SIDE)
     np.testing.assert_allclose(large.landmarks, 2 * small.landmarks, atol=0.01)
     assert np.mean(large.labels[::2, ::2] == small.labels) > 0.9

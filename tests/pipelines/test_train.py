@@ -128,7 +128,7 @@ def test_mirrored_faces_change_left_and_right_classes() -> None:
 
 
 def test_the_loss_is_half_cross_entropy_and_half_dice() -> None:
-    logits = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]])  # one picture of two pixels, two classes
+    logits = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]])  # one image of two pixels, two classes
     labels = torch.tensor([[[0, 1]]], dtype=torch.uint8)
     p = np.exp([[2.0, 0.0], [0.0, 1.0]])
     p /= p.sum(axis=1, keepdims=True)
@@ -150,8 +150,8 @@ def test_rare_classes_count_more_and_all_pixels_together_as_much_as_before(folde
     assert rarity(faces, 0.0).tolist() == [1.0] * 19
 
 
-def test_pictures_and_labels_move_together(folder: Path, tmp_path: Path) -> None:
-    """The pictures here are the label maps themselves, so that every pixel says which label belongs to it."""
+def test_images_and_labels_move_together(folder: Path, tmp_path: Path) -> None:
+    """The images here are the label maps themselves, so that every pixel says which label belongs to it."""
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").symlink_to(folder / "labels")
     for path in (folder / "labels").iterdir():
@@ -176,7 +176,7 @@ def test_pictures_and_labels_move_together(folder: Path, tmp_path: Path) -> None
     assert False in mirrored
 
 
-def test_label_maps_may_have_another_size_than_their_pictures(folder: Path, tmp_path: Path) -> None:
+def test_label_maps_may_have_another_size_than_their_images(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").symlink_to(folder / "labels")
     for path in (folder / "images").iterdir():
@@ -208,7 +208,7 @@ def test_what_is_no_label_map_is_refused(folder: Path, tmp_path: Path) -> None:
     name = Faces(folder, TINY).names[0]
     for labels, message in (
         (Image.new("RGB", (64, 64)), "is no 8-bit map of class ids"),
-        (Image.new("L", (64, 32)), "of the same proportions as its picture"),
+        (Image.new("L", (64, 32)), "of the same proportions as its image"),
         (Image.new("L", (64, 64), 19), "has the class id 19; demo-synthetic knows 0 to 18"),
     ):
         labels.save(tmp_path / "labels" / f"{name}.png")

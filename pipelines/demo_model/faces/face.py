@@ -1,4 +1,4 @@
-"""A face from a seed: a photo-like picture, the class of every pixel, and five landmarks."""
+"""A face from a seed: a photo-like image, the class of every pixel, and five landmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.demo_model.faces.scene import Canvas, Scene
 from pipelines.demo_model.faces.surface import Surface, mesh_in_view
 from pipelines.demo_model.faces.view import Camera, Pose
 
-#: Rows and columns of the canvas for one of the picture.
+#: Rows and columns of the canvas for one of the image.
 OVERSAMPLING = 2
 
 #: Sigma of the background's widest blur, canvas pixels.
@@ -27,11 +27,11 @@ BACKGROUND_BLUR = 14
 
 @dataclass(frozen=True)
 class Face:
-    """S is the side of the picture."""
+    """S is the side of the image."""
 
     image: np.ndarray  # (S, S, 3) uint8 sRGB
     labels: np.ndarray  # (S, S) uint8 class ids of CelebAMask-HQ
-    landmarks: np.ndarray  # (5, 2) float32 x, y: eyes, nose tip, mouth corners, those at the left of the picture first
+    landmarks: np.ndarray  # (5, 2) float32 x, y: eyes, nose tip, mouth corners, those at the left of the image first
 
 
 @functools.cache
@@ -109,7 +109,7 @@ def render(seed: int, side: int) -> Face:
 
 
 def _landmarks(scene: Scene) -> np.ndarray:
-    """(5, 2) float32 pixels of the picture."""
+    """(5, 2) float32 pixels of the image."""
     head, person, vertices = scene.head, scene.person, scene.person.vertices
     rest = head.rest[head.body]
     nose = head.body[np.argmax(np.where(np.abs(rest[:, 1] - 6.92) < 0.12, rest[:, 2], -9))]

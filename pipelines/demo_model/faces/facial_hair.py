@@ -56,7 +56,7 @@ class Beard:
         if self.density <= _STUBBLE:
             return
         rng = scene.rng
-        rng.random()  # decides nothing; kept, so that a seed keeps its picture
+        rng.random()  # decides nothing; kept, so that a seed keeps its image
         length = rng.uniform(0.02, 0.16) * self.density
         rest = scene.head.rest[scene.head.triangles].mean(1)
         hairs = _ShortHairs.grow(scene, self._grows(rest, 0.02), int(_BEARD_HAIRS * self.density))

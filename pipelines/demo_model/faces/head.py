@@ -1,6 +1,6 @@
 """The head: a mesh that the morph targets of MakeHuman turn into a random person with a random expression.
 
-Units are decimetres, x to the left of the person (right in the picture), y up, z out of the face.  "At rest" means the
+Units are decimetres, x to the left of the person (right in the image), y up, z out of the face.  "At rest" means the
 mesh before any morph: there every part of a face has a fixed place, and all labels and paints are laid out by it.
 
 `head.npz` is the CC0 base mesh and the CC0 targets of MakeHuman from chest to crown, taken from the PyPI wheel
@@ -20,7 +20,7 @@ from pipelines.demo_model.faces import kernels
 
 FILE = Path(__file__).parent.parent / "head.npz"
 
-#: What a triangle belongs to (head.npz, part): skin, the eye at either side of the picture, teeth, tongue, lashes.
+#: What a triangle belongs to (head.npz, part): skin, the eye at either side of the image, teeth, tongue, lashes.
 BODY, EYE_RIGHT_IN_PICTURE, EYE_LEFT_IN_PICTURE, TEETH, TONGUE, LASHES = 0, 1, 2, (3, 4), 5, (6, 7, 8, 9)
 
 #: Height of the eyes, and the point between them, at rest.
@@ -66,7 +66,7 @@ class Person:
     normals: np.ndarray  # (V, 3) float32
     female: bool
     old: float  # 0 young or a child, up to 0.9
-    eye_right: np.ndarray  # (3,) centre of the eye at the right of the picture
+    eye_right: np.ndarray  # (3,) centre of the eye at the right of the image
     eye_left: np.ndarray
 
     @property

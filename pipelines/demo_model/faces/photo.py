@@ -17,7 +17,7 @@ _BRIGHTNESS = [0.3, 0.6, 0.1]
 #: Brightness of a skin's own colour, and the brightness that a photo shows it with.
 _SKIN_BRIGHTNESS, _SHOWN_BRIGHTNESS = [0.02, 0.08, 0.3, 0.75], [0.06, 0.13, 0.27, 0.42]
 
-#: Side of the pictures that the widths of the blur are meant for.
+#: Side of the images that the widths of the blur are meant for.
 _BLUR_SIDE = 192
 
 

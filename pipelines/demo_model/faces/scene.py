@@ -1,6 +1,6 @@
-"""One picture in the making: who is in it, seen from where, in which light, and what has been drawn so far.
+"""One image in the making: who is in it, seen from where, in which light, and what has been drawn so far.
 
-H, W are rows and columns of the canvas, which is larger than the finished picture.
+H, W are rows and columns of the canvas, which is larger than the finished image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipelines.demo_model.faces.reach import Reach
 from pipelines.demo_model.faces.view import Camera, Pose
 from segface_batch.catalog import CELEBAMASK_HQ
 
-#: Class ids by name.  Of a pair, "l_" is the one at the left of the picture when the face looks at the camera.
+#: Class ids by name.  Of a pair, "l_" is the one at the left of the image when the face looks at the camera.
 CLASS = {name: index for index, name in enumerate(CELEBAMASK_HQ.class_names)}
 
 

@@ -1,7 +1,7 @@
 """How the head is turned, and where the camera stands.
 
 "Turned" is a place after the head has moved on its neck; "in view" is the camera's frame, dm, x to the right of the
-picture, y up, z towards the camera.
+image, y up, z towards the camera.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class Pose:
 
 
 class Camera:
-    """A camera before the face; `side` is the picture's side in pixels."""
+    """A camera before the face; `side` is the image's side in pixels."""
 
     def __init__(self, rng: np.random.Generator, person: Person, pose: Pose, side: int) -> None:
         yaw = np.clip(rng.normal(0, 17), -50, 50)
         self.rotation = rotation(np.radians(yaw), np.radians(rng.normal(0, 6)), np.radians(rng.normal(0, 5)))
         face = pose.skull(person.eyes[None])[0] + pose.rotation @ np.array([0, -0.1, 0])
-        # The eyes' distance as a share of the picture: as in CelebA's aligned crops, or farther away.
+        # The eyes' distance as a share of the image: as in CelebA's aligned crops, or farther away.
         share = 0.22 * np.exp(rng.normal(0, 0.09)) if rng.random() < 0.8 else rng.uniform(0.13, 0.2)
-        width = np.linalg.norm(person.eye_right - person.eye_left) / share  # of the picture at the face, dm
+        width = np.linalg.norm(person.eye_right - person.eye_left) / share  # of the image at the face, dm
         self.distance = rng.uniform(7, 26)
         aside, above = rng.normal(0, 0.05) * width, rng.normal(0, 0.05) * width
         self._center = face + np.array([aside, above + 0.02 * width, 0])

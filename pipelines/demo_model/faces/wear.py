@@ -126,7 +126,7 @@ def _draw_lens(scene: Scene, glasses: _Glasses, fan: np.ndarray) -> None:
     lens = hit >= 0
     canvas.labels[lens] = CLASS["eye_g"]
     canvas.image[lens] = canvas.image[lens] * (1 - glasses.opacity) + glasses.glass * light * glasses.opacity
-    rng.random()  # decides nothing; kept, so that a seed keeps its picture
+    rng.random()  # decides nothing; kept, so that a seed keeps its image
     if rng.random() < 0.5:
         y, x = np.nonzero(lens)
         slanted = (x + y * rng.uniform(0.3, 1.2)) / scene.camera.pixels_per_dm * 3

@@ -1,0 +1,36 @@
+"""Why an image or a face has no mask: every word of the column `error`, and the error that stops a run.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+#: Each word of the column `error` and what it says about the image.
+ERRORS = {
+    "bad_box": "a given box that is not four numbers or lies outside the image",
+    "bad_landmarks": "landmarks of the wrong number, not numbers, all in one place or outside the image",
+    "changed": "another length than when it was planned, or changed while it was read",
+    "crashed": "it ends the process that reads or parses it, every time",
+    "empty": "no bytes at all",
+    "forbidden": "no permission to read it",
+    "missing": "no file or object of that name, or null in a Parquet file",
+    "no_landmarks": "the checkpoint crops by landmarks and the manifest has none for the image",
+    "not_a_file": "a folder, pipe or device",
+    "too_large": "more pixels or bytes than allowed, or a JPEG of more than 500 scans",
+    "truncated": "the image ends before its own headers or markers say",
+    "unfetchable": "reading failed: disk, network or server",
+    "unreadable": "not an image of a known format, or damaged, or pixels without an agreed white",
+}
+
+
+class ImageError(ValueError):
+    """One image or face that gets an error row; the message is a key of `ERRORS` and nothing else."""
+
+    def __init__(self, word: str) -> None:
+        if word not in ERRORS:
+            raise KeyError(f"'{word}' is not in segface_batch.errors.ERRORS")
+        super().__init__(word)
+
+
+class FatalError(RuntimeError):
+    """What must stop the run, in one line: no rerun of the same units would help."""

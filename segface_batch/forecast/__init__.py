@@ -1,0 +1,1 @@
+"""What a run would take, measured before it starts."""

@@ -1,0 +1,254 @@
+"""Encoded bytes -> an upright RGB image, or a `DecodeError` with a short reason.
+
+The result depends on the bytes and `max_pixels` alone, so that threads may decode at the same time inside anybody's
+process.  Hence Pillow's plugins are called directly: `Image.open` adds nothing but its own pixel limit, which is a
+global setting, and a warning that may or may not be an error.
+
+How pixels become RGB, 8 bits each:
+
+- 8-bit RGB stays as it is, bit for bit what `Image.open(...).convert("RGB")` gives.  Colour profiles are ignored, as
+  the official preprocessing ignores them.
+- Grey, 1-bit, palette, CMYK (JPEG: inverted, as Adobe writes it), YCbCr and LAB pixels go through Pillow's `convert`.
+- Transparent pixels are composited on white.
+- 16-bit grey is divided by 257 and rounded (12-bit TIFF: by 4095 / 255); 16-bit colour keeps the high byte, as
+  Pillow gives it.
+- Floating-point, 32-bit and signed pixels are refused as `unreadable`: no level of theirs is agreed to be white.
+- Of an animation or of several pages the first is taken.
+- EXIF orientation (1 to 8) is applied; EXIF that cannot be read counts as none.
+
+`decode_reduced` is faster with large JPEGs, whose coefficients libjpeg turns into a half, a fourth or an eighth of the
+pixels each way; what comes of them is near the exact image, and so are the masks (pipelines/measure_host.py).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from segface_batch.errors import ImageError
+
+#: What a folder listing takes for an image (file suffixes, lower case).
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+#: Scans of a progressive JPEG; a usual one has ten.  Each goes over every pixel and may cost the sender 100 bytes, so
+#: that 1 MB of 49 megapixels took minutes.  The limit is the one of libjpeg-turbo's own fuzzers (fuzz/decompress.cc).
+MAX_SCANS = 500
+
+
+class DecodeError(ImageError):
+    """The bytes give no image."""
+
+
+def decode(data: bytes, max_pixels: int) -> Image.Image:
+    """Encoded image -> upright image, mode RGB; DecodeError says why not.
+
+    More than `max_pixels` pixels are refused on the header's word, before any is decoded (TIFF and WebP: Pillow's
+    own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS, holds too).  An image that decodes is never called truncated, so a PNG
+    may lack what follows its pixels.  One that fails is `truncated` if it is shorter than it says itself: a JPEG
+    without end marker (even if only the marker is missing: libjpeg does not tell), a PNG without IEND, a WebP or BMP
+    shorter than the length in its header, a TIFF with a directory or pixels beyond its end.  An image cut within its
+    first bytes, before its format shows, is `unreadable`.
+    """
+    return _decoded(data, max_pixels, None)[0]
+
+
+def decode_reduced(data: bytes, max_pixels: int, side: int) -> tuple[Image.Image, int, int]:
+    """As `decode`, and the upright image's width and height; a JPEG of at least twice `side` both ways comes as a
+    square of `side`, made of the smallest reduction that has no fewer pixels."""
+    return _decoded(data, max_pixels, side)
+
+
+def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Image, int, int]:
+    if not data:
+        raise DecodeError("empty")
+    kind = next((kind for kind in FORMATS.values() if kind.magic.match(data)), None)
+    if kind is None:
+        raise DecodeError("unreadable")
+    try:
+        image = kind.plugin(io.BytesIO(data), "")
+        if not _is_too_large(image, data, max_pixels):
+            size = image.size
+            drafted = image.draft(None, (side, side)) if side is not None else None
+            image.load()
+            rgb = _rgb(image)
+            if side is not None and drafted is not None and image.size != size:
+                # The box, because the last column and row may reach beyond the image.
+                rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
+            turn = _turn(image)
+            width, height = size[::-1] if turn in _SIDEWAYS else size
+            return rgb if turn is None else rgb.transpose(turn), width, height
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise DecodeError("too_large") from error
+    except Exception as error:  # Pillow documents no list: OSError, SyntaxError, EOFError, struct.error ... were seen
+        raise DecodeError("truncated" if kind.is_cut(data) else "unreadable") from error
+    raise DecodeError("too_large")
+
+
+def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> bool:
+    """True for too many pixels in the image or in one tile of a TIFF, or too many scans over them."""
+    pixels = image.width * image.height
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        tile = tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0)
+        return max(pixels, tile) > max_pixels
+    return pixels > max_pixels or ("progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS)
+
+
+def _rgb(image: ImageFile.ImageFile) -> Image.Image:
+    """A loaded image of any mode -> mode RGB, as the module says; the same object where nothing needs doing."""
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no agreed white")
+    if image.mode.startswith("I;16"):
+        return _rgb_of_16_bit_grey(image)
+    if image.has_transparency_data:
+        white = Image.new("RGB", image.size, "white")
+        colors = image.convert("LA") if image.mode == "La" else image  # Pillow would drop the alpha of La
+        colors = colors if colors.mode == "RGBA" else colors.convert("RGBA")
+        white.paste(colors, mask=colors)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _rgb_of_16_bit_grey(image: ImageFile.ImageFile) -> Image.Image:
+    levels = np.asarray(image).astype(np.uint32)
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # a TIFF where 0 is white; Pillow leaves it negative
+        levels = white - levels
+    if "transparency" in image.info:
+        levels[levels == image.info["transparency"]] = white
+    return Image.fromarray(((levels * 255 + white // 2) // white).astype(np.uint8)).convert("RGB")
+
+
+#: EXIF orientation -> what puts the stored image upright (EXIF 2.3, section 4.6.4 A).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+#: Those that swap width and height.
+_SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+
+
+def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What puts the image upright as its EXIF says.
+
+    `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
+    """
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as above; a good image must not fail over it
+        return None
+
+
+def _jpeg_is_cut(data: bytes) -> bool:
+    """True if no end marker follows the start of the first scan (an embedded thumbnail has an end marker before it)."""
+    at = 2
+    while at + 4 <= len(data):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker < 0xFF00:
+            return False
+        if marker == 0xFFDA:
+            return data.find(b"\xff\xd9", at) < 0
+        at += 2 + length
+    return True
+
+
+def _png_is_cut(data: bytes) -> bool:
+    """True if the chain of chunks leads beyond the end before it meets IEND."""
+    at = 8
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"IEND" or not name.isalpha():
+            return False
+        at += 12 + length
+    return True
+
+
+def _webp_is_cut(data: bytes) -> bool:
+    return 8 + struct.unpack_from("<I", data, 4)[0] > len(data)
+
+
+def _bmp_is_cut(data: bytes) -> bool:
+    """True if shorter than the file length in the header; False where that is no header (text may start with BM)."""
+    if len(data) < 18:
+        return True
+    length, header = struct.unpack_from("<I8xI", data, 2)
+    return header in (12, 40, 52, 56, 64, 108, 124) and length > len(data)
+
+
+#: Bytes of one value of each TIFF field type (TIFF 6.0, section 2).
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+
+#: Where a TIFF keeps its pixels: fields of offsets and of lengths, of strips or of tiles.
+_TIFF_PIXELS = (
+    (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS),
+    (TiffImagePlugin.TILEOFFSETS, TiffImagePlugin.TILEBYTECOUNTS),
+)
+
+
+def _tiff_is_cut(data: bytes) -> bool:
+    """True if the first directory, a value it points at, or a strip or tile of pixels lies beyond the end.
+
+    False for a BigTIFF, which has another layout.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    values: dict[int, tuple[int, ...]] = {}
+    try:
+        version, directory = struct.unpack_from(order + "HI", data, 2)
+        if version != 42:
+            return False
+        (entries,) = struct.unpack_from(order + "H", data, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, kind, count = struct.unpack_from(order + "HHI", data, entry)
+            at = entry + 8
+            size = count * _TIFF_BYTES.get(kind, 0)
+            if size > 4:
+                (at,) = struct.unpack_from(order + "I", data, at)
+            if at + size > len(data):
+                return True
+            if kind in (3, 4):
+                values[tag] = struct.unpack_from(f"{order}{count}{'H' if kind == 3 else 'I'}", data, at)
+    except struct.error:
+        return True
+    return any(
+        offset + length > len(data)
+        for offsets, lengths in _TIFF_PIXELS
+        for offset, length in zip(values.get(offsets, ()), values.get(lengths, ()), strict=False)
+    )
+
+
+class _Format(NamedTuple):
+    magic: re.Pattern[bytes]
+    plugin: Callable[[io.BytesIO, str], ImageFile.ImageFile]
+    is_cut: Callable[[bytes], bool]
+
+
+#: The formats that are read, whatever the file is called; every other plugin of Pillow stays out of reach.
+FORMATS = {
+    "JPEG": _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile, _jpeg_is_cut),
+    "PNG": _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, _png_is_cut),
+    "WEBP": _Format(re.compile(rb"(?s)RIFF....WEBP"), WebPImagePlugin.WebPImageFile, _webp_is_cut),
+    "BMP": _Format(re.compile(rb"BM"), BmpImagePlugin.BmpImageFile, _bmp_is_cut),
+    "TIFF": _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile, _tiff_is_cut),
+}

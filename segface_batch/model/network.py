@@ -1,0 +1,77 @@
+"""What a network is to the pipeline: crops in, class ids out.
+
+`segface_network.SegFaceNetwork` runs the SegFace checkpoints.  `annotate --network MODULE:FACTORY` takes any other; see
+pipelines/own_network.py.
+
+B: batch; R: side of a crop in pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from segface_batch.catalog import Checkpoint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a network says of a batch: `labels` (B, R, R) uint8 class ids."""
+
+    labels: np.ndarray
+
+
+class NetworkFactory(Protocol):
+    """Makes a network; a class with an attribute `checkpoint` is one."""
+
+    checkpoint: Checkpoint
+
+    def __call__(self, job: Any, resources: Any) -> Network:
+        """`job` is the run's `Job`, `resources` what its worker has (pipeline.resources.Resources)."""
+        ...
+
+
+class Network(Protocol):
+    """One per worker process.  Several threads may call it, one at a time."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Its name, the side R of its crops, and its class table."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Crops that `parse` gets at once, at most."""
+        ...
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        """(B, R, R, 3) uint8 RGB, and landmarks (B, 5, 2) float32 in pixels of the crop where the class table asks for
+        five -> the class of every pixel."""
+        ...
+
+
+@cache
+def factory(place: str) -> NetworkFactory:
+    """The factory that MODULE:FACTORY names.
+
+    ValueError, in one line with a hint, where there is none.
+    """
+    if not re.fullmatch(r"[\w.]+:\w+", place):
+        raise ValueError(f"--network {place}: give MODULE:FACTORY, like my_package.networks:MyNetwork")
+    module, _, name = place.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--network {place}: {error}; give a module on PYTHONPATH and a name in it") from None
+    if not isinstance(getattr(found, "checkpoint", None), Checkpoint):
+        raise ValueError(
+            f"--network {place} has no attribute `checkpoint`: give it a segface_batch.catalog.Checkpoint with its "
+            "name, resolution and class table"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""A run: Ray, its workers, and the driver that publishes what they stage."""

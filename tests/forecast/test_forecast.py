@@ -1,0 +1,142 @@
+"""segface-batch plan: what it says is what a run then does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from segface_batch import annotate, storage
+from segface_batch.forecast import forecast as forecasts, prices
+from segface_batch.forecast.forecast import Forecast, forecast
+from segface_batch.forecast.prices import Prices
+from segface_batch.forecast.trial import _union
+from segface_batch.output import parts, run as runs
+from segface_batch.pipeline.dataset import gpu_threads
+from segface_batch.pipeline.metrics import Seconds
+from tests import drivers
+from tests.stand_in import Quick
+
+
+class Broken(Quick):
+    """Fails on every unit."""
+
+    def _rows(self, images: list[dict[str, Any]], seconds: Seconds) -> list[dict[str, Any]]:
+        raise ZeroDivisionError("on purpose")
+
+
+def test_what_is_planned_is_what_the_run_then_does(ray_session: None, tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
+    job = drivers.job(tmp_path / "in", tmp_path / "out")
+    found = forecast(job, sample=40, prices=Prices(vcpu_hour=3600.0))
+    assert isinstance(found, Forecast)
+    assert not (tmp_path / "out").exists()
+    assert (found.planned, found.done, found.listed_all) == (61, 0, True)
+    assert found.tried["images"] >= 40
+    assert 0.9 < found.tried["faces_per_image"] <= 1
+    assert found.bottleneck in found.steps
+    assert list(found.steps) == ["fetch", "decode", "network", "encode", "stage"]
+    assert all(step["ms_per_image"] > 0 and 0 < step["busy"] < 1.2 for step in found.steps.values())
+    assert found.rest.price == pytest.approx(found.rest.vcpu_seconds)
+    assert found.rest.read_bytes == sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
+    # Eight units in three parts: a GET per image and per unit, a PUT per unit and three per part.
+    assert (found.rest.get_requests, found.rest.put_requests) == (61 + 8, 8 + 9)
+    assert found.rate < found.tried["images"] / found.tried["seconds"]  # Ray takes its share
+    assert found.million.wall_seconds == pytest.approx(1e6 / found.rate)
+    annotate(job)
+    written = sum(len(content) for content in drivers.parts(tmp_path / "out").values())
+    assert found.rest.written_bytes == pytest.approx(written, rel=0.15)
+    assert forecast(job) is None  # all is done
+
+
+@pytest.mark.slow
+def test_only_what_is_left_is_planned(ray_session: None, tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in")
+    job = drivers.job(tmp_path / "in", tmp_path / "out")
+    annotate(job)
+    out = storage.absolute(job.output)
+    run = runs.read(out)
+    assert run is not None
+    last = runs.plan(out, run).parts[-1]
+    (tmp_path / "out" / "stats" / f"{last.part}.parquet").unlink()
+    found = forecast(job)
+    assert found is not None
+    assert (found.planned, found.done, found.rest.images) == (60, 48, 12)
+    assert parts.published(out) == {"part-00000", "part-00001"}
+    with pytest.raises(ValueError, match="was made with max_pixels 80000000, not 1000"):
+        forecast(drivers.job(tmp_path / "in", tmp_path / "out", max_pixels=1000))
+
+
+def test_what_would_end_a_run_ends_a_plan(ray_session: None, tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 8)
+    with pytest.raises(RuntimeError, match="the parser failed: ZeroDivisionError: on purpose"):
+        forecast(drivers.job(tmp_path / "in", tmp_path / "out", parser="tests.forecast.test_forecast:Broken"))
+
+
+def test_units_are_kept_evenly_however_many_there_are() -> None:
+    work = forecasts._Work()
+    for number in range(10_000):
+        work.add(1, lambda number=number: pa.table({"number": [number]}))
+    kept = [rows["number"][0].as_py() for _, rows in work.spread(100)]
+    assert (work.units, work.images, len(kept), kept[0]) == (10_000, 10_000, 100, 0)
+    gaps = [after - before for before, after in itertools.pairwise(kept)]
+    assert max(gaps) <= 2 * min(gaps)
+    assert kept[-1] > 9_800
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "num_gpus", "threads"),
+    [(16, 1, 1, 12), (4, 1, 1, 3), (64, 8, 1, 6), (1, 1, 1, 1), (128, 1, 1, 16), (16, 1, 0.5, 6)],
+)
+def test_a_gpu_has_most_of_its_share_of_the_cpus(cpus: int, gpus: float, num_gpus: float, threads: int) -> None:
+    assert gpu_threads(cpus, gpus, num_gpus) == threads
+
+
+def test_a_step_is_busy_while_any_thread_is_in_it() -> None:
+    assert _union([(3, 4, 0), (0, 2, 0), (1, 2.5, 0), (1, 1.5, 0)]) == 3.5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("a.toml", "vcpu_hour = 0.04\ngpu_hour = 2", None),
+        ("a.json", '{"put_1000": 0.005}', None),
+        ("a.toml", "vcpu = 1", "unknown price 'vcpu'; choose from vcpu_hour, gpu_hour, gb_month, get_1000, put_1000"),
+        ("a.toml", "gpu_hour = -1", "gpu_hour = -1; give a number from 0 up"),
+        ("a.json", "[]", "holds no names with prices"),
+        ("a.json", "{", "is neither TOML nor JSON"),
+    ],
+)
+def test_prices_are_read_or_refused_in_one_line(tmp_path: Path, name: str, text: str, answer: str | None) -> None:
+    (tmp_path / name).write_text(text)
+    if answer is None:
+        assert isinstance(prices.read(str(tmp_path / name)), Prices)
+        return
+    with pytest.raises(ValueError, match=answer.replace("[", r"\[")) as refused:
+        prices.read(str(tmp_path / name))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_price_is_of_all_that_is_used() -> None:
+    use = {"vcpu_seconds": 7200, "gpu_seconds": 3600, "written_bytes": 2e9, "get_requests": 3000, "put_requests": 500}
+    assert Prices(1, 10, 100, 1000, 10000).of(use) == 2 + 10 + 200 + 3000 + 5000
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_or_json(command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path):
+    drivers.write_images(tmp_path / "in", 16)
+    words = ["--checkpoint", drivers.CHECKPOINT, "--sample", "8"]
+    done = command("plan", "in", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["planned"] == 16
+    done = command("plan", "in", "out", *words)
+    assert done.returncode == 0, done.stderr
+    assert "<- the bottleneck" in done.stdout
+    assert not (tmp_path / "out").exists()

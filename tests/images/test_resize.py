@@ -1,0 +1,76 @@
+"""The square of an image by torch, beside Pillow's: how far apart they are at most, and where they are one."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segface_batch.catalog import find
+from segface_batch.images.crop import crop_image
+from segface_batch.images.decode import decode
+from segface_batch.images.resize import bicubic, near_bicubic
+from segface_batch.pipeline.metrics import Seconds
+from tests.conftest import PORTRAITS
+from tests.corpus import encode, face
+from tests.stand_in import Quick
+
+#: Width and height: smaller and larger than the square, wide, and tall, where Pillow's passes may change places.
+SIZES = [(1024, 1024), (512, 512), (256, 256), (1500, 700), (700, 500), (178, 218), (300, 500), (640, 900), (3, 2)]
+SIDES = (192, 448, 512)
+
+
+def apart(image: Image.Image, side: int) -> np.ndarray:
+    return np.abs(near_bicubic(image, side).astype(int) - bicubic(image, side))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_photograph_is_a_level_off_in_few_pixels(size: tuple[int, int], side: int) -> None:
+    for seed in range(3):
+        levels = apart(face(*size, random.Random(seed)), side)
+        assert (levels.shape, levels.dtype.kind) == ((side, side, 3), "i")
+        assert levels.max() <= 2
+        assert (levels > 0).mean() < 0.03
+        assert (levels > 1).mean() < 0.0001
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("size", SIZES)
+def test_noise_of_black_and_white_is_at_most_two_levels_off(size: tuple[int, int], side: int) -> None:
+    """What sums the weights' errors up: every pixel overshoots, and each pass cuts it."""
+    noise = np.random.default_rng(0).integers(0, 2, (size[1], size[0], 3), dtype=np.uint8) * 255
+    levels = apart(Image.fromarray(noise), side)
+    assert levels.max() <= 2
+    assert (levels > 0).mean() < 0.03
+
+
+def test_the_portraits_are_nearly_the_same() -> None:
+    for path in sorted(PORTRAITS.glob("*.jpg")):
+        levels = apart(decode(path.read_bytes(), 10**8), 512)
+        assert levels.max() <= 2
+        assert (levels > 0).mean() < 0.01
+
+
+def test_the_crop_of_a_checkpoint_may_be_near() -> None:
+    """Whole images, and Helen's square, which is cut out first."""
+    image = face(700, 500, random.Random(2))
+    points = np.random.default_rng(0).uniform(150, 400, (68, 2))
+    for name, given in (("mobilenet_celeba_512", None), ("swinb_helen_512", points)):
+        exact, near = crop_image(image, find(name), given), crop_image(image, find(name), given, near=True)
+        assert (near.box, near.transform.tolist()) == (exact.box, exact.transform.tolist())
+        levels = np.abs(near.pixels.astype(int) - exact.pixels)
+        assert 0 < levels.max() <= 2
+
+
+def test_the_parser_takes_the_near_square_when_told_to() -> None:
+    """The stand-in's mask is a level of red, so that the rows show which image was parsed."""
+    noise = np.random.default_rng(0).integers(0, 2, (300, 400, 3), dtype=np.uint8) * 255
+    png = encode(Image.fromarray(noise), "PNG")
+    image = {"image_id": "a.png", "uri": "a.png", "unit": 0, "seq": 0, "landmarks": None, "error": None}
+    parsers = (Quick({"checkpoint": "demo-synthetic"}, 10**6, decode=each) for each in ("exact", "near"))
+    (exact,), (near,) = (parser._rows([image | {"data": png}], Seconds()) for parser in parsers)
+    assert (exact["status"], near["status"]) == ("ok", "ok")
+    assert exact["mask"] != near["mask"]

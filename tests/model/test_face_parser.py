@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from segface_batch.pipeline.parse import ParseUnits
+
+from segface_batch import FaceParser, catalog, storage
+from segface_batch.model.weights import locate
+from tests import drivers
+from tests.conftest import PORTRAITS, SMALL
+from tests.s3_server import S3Server
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    """The two portraits and one of them mirrored, of different sizes."""
+    found = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PORTRAITS.glob("*.jpg"))]
+    return [*found, found[0][:, ::-1].copy()]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(weights: Path, images: list[np.ndarray]) -> np.ndarray:
+    return FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch").parse(images)
+
+
+def test_a_batch_that_is_not_full_gives_each_image_its_mask(
+    weights: Path, images: list[np.ndarray], one_by_one: np.ndarray
+) -> None:
+    masks = FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch", batch_size=2).parse(images)
+    assert (masks.shape, masks.dtype) == ((3, 512, 512), np.uint8)
+    # Another batch size adds in another order; a pixel on the edge between two classes may change sides.
+    assert (masks == one_by_one).mean(axis=(1, 2)).min() > 0.9999
+
+
+def test_bf16_gives_nearly_the_same_masks(weights: Path, images: list[np.ndarray], one_by_one: np.ndarray) -> None:
+    parser = FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch", precision="bf16")
+    same = (parser.parse(images[:1]) == one_by_one[:1]).mean()
+    # Filled weights have many near ties; trained ones fewer.  Equal to the last pixel would mean that fp32 ran.
+    assert 0.8 < same < 1
+
+
+def test_no_images_give_no_masks(weights: Path) -> None:
+    assert FaceParser(SMALL, weights=str(weights), device="cpu").parse([]).shape == (0, 512, 512)
+
+
+def test_an_actor_gets_weights_with_the_storage_options(
+    s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path / "cache"))
+    demo = catalog.find("demo-synthetic")
+    s3_server.client().upload_file(str(locate(demo)), s3_bucket, "mine.safetensors")
+    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json")
+    parser = {"checkpoint": demo.name, "weights": f"s3://{s3_bucket}/mine.safetensors", "device": "cpu"}
+    try:
+        assert ParseUnits(parser, 10**6, str(options)).parser.checkpoint == demo
+    finally:
+        storage.configure(None)

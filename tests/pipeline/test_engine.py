@@ -1,0 +1,88 @@
+"""Which engine a run takes: the one asked for, the one of run.json, or the best here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segface_batch.job import Job
+from segface_batch.model import engine
+from segface_batch.pipeline import driver as pipeline
+from tests.conftest import PORTRAITS
+
+
+class Notes(pipeline.Silence):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return Notes()
+
+
+def job(tmp_path: Path, **settings: object) -> Job:
+    return Job(str(PORTRAITS), str(tmp_path / "out"), checkpoint="demo-synthetic", **settings)  # pyright: ignore
+
+
+def test_left_to_us_it_is_openvino_on_a_cpu_and_torch_on_a_gpu(tmp_path: Path, notes: Notes) -> None:
+    assert pipeline.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "openvino"
+    assert pipeline.with_engine(job(tmp_path, device="cuda"), None, notes).engine == "torch"
+    assert notes.lines == [
+        "the network is run by openvino, fp32; --engine chooses another",
+        "the network is run by torch, fp32; --engine chooses another",
+    ]
+
+
+def test_of_a_cluster_and_for_a_compiled_network_it_is_torch(
+    tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pipeline.with_engine(job(tmp_path, device="cpu", compile=True), None, notes).engine == "torch"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert pipeline.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "torch"
+    assert pipeline.with_engine(job(tmp_path, engine="openvino"), None, notes).engine == "openvino"
+
+
+def test_a_resume_takes_what_the_run_has(tmp_path: Path, notes: Notes) -> None:
+    run = {"settings": {"engine": "torch", "compile": False}}
+    again = pipeline.with_engine(job(tmp_path, device="cpu", compile=True), run, notes)
+    assert (again.engine, again.compile) == ("torch", False)
+    # What is asked for stays, to be refused where it differs.
+    assert pipeline.with_engine(job(tmp_path, engine="openvino"), run, notes).engine == "openvino"
+    assert notes.lines == []
+
+
+def test_a_short_job_is_not_compiled_and_says_so(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = job(tmp_path, compile=True)
+    assert not pipeline._with_compiler(compiled, 100, notes).compile
+    assert pipeline._with_compiler(compiled, 100_000, notes).compile == (engine.no_compiler() is None)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert not pipeline._with_compiler(compiled, 100_000, notes).compile
+    assert notes.lines[0] == (
+        "the network is not compiled: 100 images take less time than compiling, which pays from about 2,000 on"
+    )
+    assert notes.lines[-1] == "the network is not compiled: it needs a C++ compiler, g++ or clang++"
+
+
+@pytest.mark.slow
+def test_timm_comes_without_torchs_compiler_which_still_works() -> None:
+    code = (
+        "import sys, segface_batch.model.backbones, segface_batch.model.mtcnn\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "import torch; from torchvision.ops import roi_align\n"
+        "box = [torch.tensor([[0.0, 0.0, 4.0, 4.0]])]\n"
+        "assert roi_align(torch.ones(1, 1, 8, 8), box, 2).shape == (1, 1, 2, 2)\n"
+        "assert torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)).item() == 2\n"
+        "assert sys.modules['torch._dynamo.utils'].__file__\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segface_batch import storage
+from segface_batch.inputs import parquet, sources
+from segface_batch.output import plan
+from segface_batch.output.plan import Plan
+from segface_batch.pipeline.fetch import MAX_BYTES, fetch, unit_schema, unnest
+from tests.inputs.archives import IMAGE, tar_file
+
+
+class Planned:
+    """An input planned in a folder of its own, and its units fetched."""
+
+    def __init__(self, folder: Path, *inputs: Path | str, **options: Any) -> None:
+        self.folder = str(folder / "plan")
+        skipped: Counter[str] = Counter()
+        carried, found = sources.images([str(place) for place in inputs], skipped, **options)
+        name = plan.write(self.folder, found, skipped, 16_384, carried=carried)
+        self.plan: Plan = plan.read(self.folder, [name])
+
+    def unit(self, position: int = 0, seqs: list[int] | None = None, **settings: Any) -> pa.Table:
+        row = {"range": 0, "file": self.plan.parts[0].file, "position": position, "seqs": seqs}
+        types = {"range": pa.int32(), "file": pa.string(), "position": pa.int32(), "seqs": pa.list_(pa.int32())}
+        unit = pa.Table.from_pylist([row], pa.schema(list(types.items())))
+        fetched = fetch(unit, plan_folder=self.folder, **settings)
+        assert fetched.schema == unit_schema(self.plan.carried)
+        return fetched
+
+    def answers(self, position: int = 0, seqs: list[int] | None = None, **settings: Any) -> list[tuple[Any, ...]]:
+        """image_id, data and error of each image."""
+        fetched = self.unit(position, seqs, **settings)
+        assert fetched["fatal"].to_pylist() == [None]
+        rows = unnest(fetched["images"]).to_pylist()
+        return [(row["image_id"], row["data"], row["error"]) for row in rows]
+
+    def fatal(self, position: int = 0, **settings: Any) -> str:
+        (row,) = self.unit(position, **settings).to_pylist()
+        assert (row["range"], row["images"]) == (0, [])
+        assert "\n" not in row["fatal"]
+        return row["fatal"]
+
+
+def folder_of(root: Path, count: int, suffix: str = ".jpg") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (root / f"{number:03d}{suffix}").write_bytes(b"%d" % number)
+    return root
+
+
+def test_a_unit_is_one_row_with_its_images_and_their_columns(tmp_path: Path) -> None:
+    folder_of(tmp_path, 2)
+    (tmp_path / "m.csv").write_text('uri,image_id,landmarks,who\n001.jpg,one,"1 2",x\n000.jpg,,,\n')
+    (row,) = Planned(tmp_path, tmp_path / "m.csv", columns=("who",), placed_by=("landmarks",)).unit().to_pylist()
+    rest = {"unit": 0, "error": None}
+    assert row == {
+        "range": 0,
+        "unit": 0,
+        "fatal": None,
+        "images": [
+            {"seq": 0, "image_id": "one", "uri": f"{tmp_path}/001.jpg", "landmarks": [1.0, 2.0], "who": "x"}
+            | {"data": b"1"} | rest,
+            {"seq": 1, "image_id": "000.jpg", "uri": f"{tmp_path}/000.jpg", "landmarks": None, "who": None}
+            | {"data": b"0"} | rest,
+        ],
+    }  # fmt: skip
+
+
+def test_a_file_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+    files = folder_of(tmp_path / "in", 9)
+    planned = Planned(tmp_path, files)
+    (files / "000.jpg").unlink()
+    (files / "001.jpg").write_bytes(b"longer")
+    (files / "002.jpg").unlink()
+    (files / "002.jpg").mkdir()
+    (files / "003.jpg").unlink()
+    os.mkfifo(files / "003.jpg")
+    os.truncate(files / "004.jpg", MAX_BYTES + 1)  # a hole
+    (files / "005.jpg").unlink()
+    (files / "005.jpg").symlink_to("005.jpg")
+    assert planned.answers() == [
+        ("000.jpg", None, "missing"),
+        ("001.jpg", None, "changed"),
+        ("002.jpg", None, "not_a_file"),
+        ("003.jpg", None, "not_a_file"),
+        ("004.jpg", None, "too_large"),
+        ("005.jpg", None, "unfetchable"),
+        ("006.jpg", b"6", None),
+        ("007.jpg", b"7", None),
+    ]
+    assert planned.answers(1) == [("008.jpg", b"8", None)]
+
+
+def test_only_the_images_asked_for_are_fetched(tmp_path: Path) -> None:
+    planned = Planned(tmp_path, folder_of(tmp_path / "in", 12))
+    assert planned.answers(1, [3, 0]) == [("008.jpg", b"8", None), ("011.jpg", b"11", None)]
+    assert planned.answers(1, []) == []
+    shard = tar_file(tmp_path / "s.tar", [(f"{number}.jpg", b"%d" % number) for number in range(5)])
+    assert Planned(tmp_path, shard).answers(0, [1, 3]) == [("s.tar/1.jpg", b"1", None), ("s.tar/3.jpg", b"3", None)]
+
+
+def test_members_of_a_tar_file_are_cut_out_of_one_piece(tmp_path: Path) -> None:
+    files = [(f"{'d' * 40 * number}/{number}.jpg", b"%d" % number * 700) for number in range(10)]
+    files[5:5] = [("5.json", b"{}" * 3000)]
+    planned = Planned(tmp_path, tar_file(tmp_path / "s.tar", files, kind=2))
+    expected = [(f"s.tar/{name}", data, None) for name, data in files if name.endswith("jpg")]
+    assert planned.plan.parts[0].sizes == (8, 2)
+    assert planned.answers(0) + planned.answers(1) == expected
+
+
+def test_members_that_are_cut_or_no_longer_there_are_errors(tmp_path: Path) -> None:
+    files = [(f"{number}.jpg", b"%d" % number * 600) for number in range(3)]
+    shard = tar_file(tmp_path / "s.tar", files)
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: 7 * 512 + 599])
+    planned = Planned(tmp_path, shard)
+    good = [("s.tar/0.jpg", b"0" * 600, None), ("s.tar/1.jpg", b"1" * 600, None)]
+    assert planned.answers() == [*good, ("s.tar/2.jpg", None, "truncated")]
+    other = tar_file(tmp_path / "other.tar", [files[0], ("1.jpg", b"x" * 601), files[2]])
+    os.replace(other, shard)
+    assert planned.answers()[:2] == [good[0], ("s.tar/1.jpg", None, "changed")]
+    shard.write_bytes(whole[:1000])
+    assert [error for _, _, error in planned.answers()] == ["changed", "changed", "truncated"]
+    shard.unlink()
+    assert [error for _, _, error in planned.answers()] == ["missing", "missing", "truncated"]
+
+
+def test_a_member_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    shard = tmp_path / "s.tar"
+    with open(shard, "wb") as file:
+        member = tarfile.TarInfo("a.jpg")
+        member.size = MAX_BYTES + 1
+        file.write(member.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(512 + MAX_BYTES + 512 + 1024)  # a hole
+    assert Planned(tmp_path, shard).answers() == [("s.tar/a.jpg", None, "too_large")]
+
+
+def test_rows_of_a_parquet_file_are_read_unit_by_unit(tmp_path: Path) -> None:
+    images = [{"bytes": b"%d" % number, "path": f"{number}.jpg"} for number in range(400)]
+    images[3] = {"bytes": None, "path": "3.jpg"}
+    images[4] = {"bytes": b"", "path": "4.jpg"}
+    pq.write_table(pa.table({"image": pa.array(images, IMAGE)}), tmp_path / "f.parquet", row_group_size=300)
+    planned = Planned(tmp_path, tmp_path / "f.parquet")
+    assert planned.plan.parts[0].sizes == (256, 44, 100)
+    expected: list[Any] = [(image["path"], image["bytes"], None) for image in images]
+    expected[3] = ("3.jpg", None, "missing")
+    assert planned.answers(0) + planned.answers(1) + planned.answers(2) == expected
+    assert planned.answers(1, [7, 40]) == [expected[263], expected[296]]
+
+
+def test_a_parquet_file_that_was_replaced_or_damaged_gives_errors(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"image": [bytes([row]) * 500 for row in range(3)]}), path, write_page_checksum=True)
+    planned, size = Planned(tmp_path, path), path.stat().st_size
+    content = path.read_bytes()
+    for at in (10, 60):  # the header of the page, and the page
+        path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
+        assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
+    path.write_bytes(b"1" * (size - 1))
+    parquet.kept.cache_clear()
+    assert [error for _, _, error in planned.answers()] == ["changed"] * 3
+    path.write_bytes(b"1" * size)
+    assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_files_that_may_not_be_read_are_forbidden(tmp_path: Path) -> None:
+    files = folder_of(tmp_path / "in", 2)
+    planned = Planned(tmp_path, files)
+    (files / "000.jpg").chmod(0)
+    assert planned.answers() == [("000.jpg", None, "forbidden"), ("001.jpg", b"1", None)]
+
+
+def test_a_unit_of_which_nothing_can_be_read_ends_the_run(tmp_path: Path) -> None:
+    files = folder_of(tmp_path / "in", 15)
+    planned = Planned(tmp_path, files)
+    for number in range(15):
+        (files / f"{number:03d}.jpg").unlink()
+        (files / f"{number:03d}.jpg").symlink_to(f"{number:03d}.jpg")
+    assert planned.fatal() == (
+        f"all 8 images of unit 0 are unfetchable (first: {files}/000.jpg: Too many levels of symbolic links); see "
+        "to the disk, network or server and run again, or add --allow-unreadable to record them as errors"
+    )
+    lost = [(f"{number:03d}.jpg", None, "unfetchable") for number in range(15)]
+    assert planned.answers(allow_unreadable=True) == lost[:8]
+    assert planned.answers(1) == lost[8:]  # seven images may be bad luck
+    (files / "003.jpg").unlink()
+    assert planned.answers()[3] == ("003.jpg", None, "missing")
+
+
+def test_an_image_that_was_cut_anyway_does_not_excuse_the_others(tmp_path: Path) -> None:
+    files = [(f"{number:04d}.jpg", b"1") for number in range(576)]  # units of nine
+    shard = tar_file(tmp_path / "s.tar", files)
+    os.truncate(shard, 575 * 1024 + 512)
+    planned = Planned(tmp_path, shard)
+    shard.unlink()
+    shard.symlink_to(shard)
+    assert planned.fatal(63).startswith("all 8 images of unit 63 are unfetchable (first: ")
+    answers = planned.answers(63, allow_unreadable=True)
+    assert [error for _, _, error in answers] == ["unfetchable"] * 8 + ["truncated"]
+
+
+def test_missing_images_are_believed(tmp_path: Path) -> None:
+    files = folder_of(tmp_path / "in", 8)
+    planned = Planned(tmp_path, files)
+    for path in files.iterdir():
+        path.unlink()
+    assert {error for _, _, error in planned.answers()} == {"missing"}
+
+
+def test_storage_of_which_nothing_can_be_had_ends_the_run_without_telling_secrets(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("nosuch://u:p@host/a.jpg?sig=s\n")
+    planned = Planned(tmp_path, tmp_path / "m.txt")
+    for settings in ({}, {"allow_unreadable": True}):
+        fatal = planned.fatal(**settings)
+        assert "nosuch" in fatal
+        assert "u:p" not in fatal
+
+
+def test_whatever_else_goes_wrong_is_told_in_one_line(tmp_path: Path) -> None:
+    planned = Planned(tmp_path, folder_of(tmp_path / "in", 1))
+    absent = f"{tmp_path}/absent.json"
+    assert planned.fatal(storage_options=absent) == (
+        f"fetching failed: FileNotFoundError: no file '{absent}'; give --storage-options a JSON file or a JSON object"
+    )
+    storage.configure(None)
+    plan.read_part.cache_clear()
+    lost = Path(planned.folder) / planned.plan.parts[0].file
+    lost.unlink()
+    (row,) = planned.unit().to_pylist()
+    assert row == {
+        "range": 0,
+        "unit": None,
+        "images": [],
+        "fatal": f"fetching failed: FileNotFoundError: {lost}: No such file or directory",
+    }

@@ -1,0 +1,281 @@
+"""From encoded images to rows without Ray: where masks lie, whose left is left, given boxes, crowds."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageOps
+from segface_batch.pipeline.parse import ParseUnits
+
+from segface_batch import catalog
+from segface_batch.images import masks
+from segface_batch.images.crop import Crop, crop_faces
+from segface_batch.images.masks import OUTSIDE, paste
+from segface_batch.model.mtcnn import Mtcnn
+from segface_batch.pipeline import parse
+from segface_batch.pipeline.fetch import unnest
+from tests import filled, stand_in
+from tests.conftest import PORTRAITS
+from tests.model.test_mtcnn import group_image
+from tests.pipeline.test_fetch import Planned
+
+CHECKPOINT = "mobilenet_celeba_512"
+SKIN, L_EYE, R_EYE = (catalog.CELEBAMASK_HQ.class_names.index(name) for name in ("skin", "l_eye", "r_eye"))
+
+WIDTH, HEIGHT = 700, 600
+
+
+class Painted(stand_in.Network):
+    """Sees what is painted: skin red, the eye to the left yellow, that to the right violet, by whatever is more."""
+
+    def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+        red, green, blue = (pixels[..., channel] > 127 for channel in range(3))
+        return np.where(green, L_EYE, np.where(blue, R_EYE, np.where(red, SKIN, 0))).astype(np.uint8)
+
+
+class ParsePainted(ParseUnits):
+    @staticmethod
+    def load(parser: dict[str, Any]) -> Painted:
+        return Painted(parser["checkpoint"])
+
+
+def painted(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Class ids (HEIGHT, WIDTH) of a face anywhere in the image, turned anyhow, and its five landmarks."""
+    size, turn = rng.uniform(40, 160), np.exp(1j * rng.uniform(-np.pi, np.pi))
+    middle = complex(rng.uniform(0.1, 0.9) * WIDTH, rng.uniform(0.1, 0.9) * HEIGHT)
+    points = np.array([-0.5, 0.5, 0.55j, -0.4 + 1j, 0.4 + 1j]) * size * turn + middle
+    y, x = np.indices((HEIGHT, WIDTH)) + 0.5
+    place = x + 1j * y
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[abs(place - middle - 0.1j * size * turn) < 1.6 * size] = SKIN
+    labels[abs(place - points[0]) < 0.3 * size] = L_EYE
+    labels[abs(place - points[1]) < 0.3 * size] = R_EYE
+    return labels, np.stack([points.real, points.imag], 1)
+
+
+def image_of(labels: np.ndarray) -> Image.Image:
+    colors = np.zeros((256, 3), np.uint8)
+    colors[[SKIN, L_EYE, R_EYE]] = (255, 0, 0), (255, 255, 0), (255, 0, 255)
+    return Image.fromarray(colors[labels])
+
+
+def rows(folder: Path, images: list[dict[str, Any]], parser: ParseUnits) -> list[dict[str, Any]]:
+    """What a parser makes of a manifest."""
+    table = pa.Table.from_pylist(images)
+    placed_by = [name for name in ("landmarks", "box") if name in table.column_names]
+    pq.write_table(table, folder / "list.parquet")
+    planned = Planned(folder, folder / "list.parquet", placed_by=placed_by)
+    units = [parser(planned.unit(position)) for position in range(len(planned.plan.parts[0].sizes))]
+    assert {unit["fatal"][0].as_py() for unit in units} == {None}
+    return [row for unit in units for row in unnest(unit["rows"]).to_pylist()]
+
+
+def laid(row: dict[str, Any]) -> np.ndarray:
+    """The row's mask in its image, background elsewhere."""
+    mask = masks.decode(row["mask"]["bytes"])
+    labels = np.zeros((row["height"], row["width"]), np.uint8)
+    a, b, left, d, e, top = row["transform"]
+    assert (a, b, d, e) == (1, 0, 0, 1)
+    labels[int(top) : int(top) + mask.shape[0], int(left) : int(left) + mask.shape[1]] = mask
+    return labels
+
+
+@pytest.fixture(scope="module")
+def placements(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], list[np.ndarray]]:
+    folder, rng, truths, images = tmp_path_factory.mktemp("painted"), np.random.default_rng(2), [], []
+    for number in range(30):
+        labels, points = painted(rng)
+        image_of(labels).save(folder / f"{number}.png", compress_level=1)
+        truths.append(labels)
+        images.append({"uri": f"{number}.png", "landmarks": points.ravel()})
+    return folder, images, truths
+
+
+def test_a_mask_in_the_images_space_is_what_was_painted(placements) -> None:
+    folder, images, truths = placements
+    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, given=True, mask_space="image")
+    ious, swaps = [], 0
+    for row, truth in zip(rows(folder, images, parser), truths, strict=True):
+        found = laid(row)
+        for index in np.unique(truth):
+            same, either = (found == index) & (truth == index), (found == index) | (truth == index)
+            ious.append(same.sum() / either.sum())
+        assert row["px_skin"] == (found == SKIN).sum() == pytest.approx((truth == SKIN).sum(), rel=0.01)
+        assert row["frac_skin"] == pytest.approx(row["px_skin"] / row["mask_pixels"])
+        assert row["mask_pixels"] == sum(row[f"px_{name}"] for name in catalog.CELEBAMASK_HQ.class_names)
+        swaps += sum(((found == index) & (truth == other)).any() for index, other in ((L_EYE, R_EYE), (R_EYE, L_EYE)))
+    print(f"{len(truths)} placements: least IoU {min(ious):.4f} of {len(ious)}, {swaps} side swaps")
+    assert np.median(ious) > 0.99
+    assert min(ious) > 0.98  # small eyes that the edge of the image cuts
+    assert swaps == 0
+
+
+def test_a_mask_as_parsed_has_the_area_that_its_transform_says(placements) -> None:
+    folder, images, truths = placements
+    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, given=True)
+    whole = 0
+    for row, truth in zip(rows(folder, images, parser), truths, strict=True):
+        a, b, c, d, e, f = row["transform"]
+        assert row["mask_pixels"] == 512 * 512
+        y, x = np.nonzero(masks.decode(row["mask"]["bytes"]) == L_EYE)
+        x, y = a * (x + 0.5) + b * (y + 0.5) + c, d * (x + 0.5) + e * (y + 0.5) + f
+        inside = (x >= 0) & (y >= 0) & (x < WIDTH) & (y < HEIGHT)
+        assert (truth[y[inside].astype(int), x[inside].astype(int)] != R_EYE).all()
+        if inside.all() and (truth == L_EYE).any():  # nothing of it is the image's reflection
+            whole += 1
+            assert row["px_l_eye"] * abs(a * e - b * d) == pytest.approx((truth == L_EYE).sum(), rel=0.01)
+    assert whole > 10
+
+
+def test_a_whole_image_in_its_own_space_is_all_of_it(tmp_path: Path) -> None:
+    labels, _ = painted(np.random.default_rng(0))
+    image_of(labels).save(tmp_path / "a.png")
+    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, mask_space="image")
+    (row,) = rows(tmp_path, [{"uri": "a.png"}], parser)
+    assert (row["mask_pixels"], row["transform"]) == (WIDTH * HEIGHT, [1, 0, 0, 0, 1, 0])
+    assert (laid(row) == labels).mean() > 0.99
+
+
+def group(folder: Path, seed: int, columns: int, n_rows: int) -> tuple[Image.Image, list[np.ndarray]]:
+    scene, truth = group_image(np.random.default_rng(seed), columns, n_rows)
+    scene.save(folder / "group.png", compress_level=1)
+    return scene, truth
+
+
+def test_a_mirrored_photograph_has_the_mirrored_rows_with_left_and_right_exchanged(tmp_path: Path) -> None:
+    scene, truth = group(tmp_path, 11, 3, 2)
+    ImageOps.mirror(scene).save(tmp_path / "mirrored.png", compress_level=1)
+    # The detector's own small differences between the two are test_mtcnn's matter.
+    there = [(points * [-1, 1] + [scene.width, 0])[[1, 0, 2, 4, 3]] for points in truth]
+    images = [
+        {"uri": name, "landmarks": points.ravel()}
+        for name, faces in (("group.png", truth), ("mirrored.png", there))
+        for points in faces
+    ]
+    parser = ParseUnits({"checkpoint": "demo-synthetic", "threads": 2}, 10**6, given=True)
+    found = rows(tmp_path, images, parser)
+    exchanged = []
+    for row, other in zip(found[: len(truth)], found[len(truth) :], strict=True):
+        assert other["box_left"] == pytest.approx(scene.width - row["box_right"], abs=1e-3)
+        for name in parser.dataset.class_names:
+            side, _, part = name.partition("_")
+            twin = {"l": f"r_{part}", "r": f"l_{part}"}.get(side, name) if name != "l_lip" else name
+            assert other[f"frac_{twin}"] == pytest.approx(row[f"frac_{name}"], abs=0.04)
+            if twin != name and abs(row[f"px_{name}"] - row[f"px_{twin}"]) > 40:
+                kept = abs(other[f"px_{name}"] - row[f"px_{name}"])
+                exchanged.append(abs(other[f"px_{twin}"] - row[f"px_{name}"]) < kept)
+    print(f"{sum(exchanged)} of {len(exchanged)} areas of a left or right class went to its twin")
+    assert len(exchanged) > 10
+    assert np.mean(exchanged) > 0.8  # the rest is the network, whose two sides differ
+
+
+def test_a_given_box_is_looked_into_for_the_landmarks(tmp_path: Path) -> None:
+    _, truth = group(tmp_path, 11, 3, 2)
+    rng, images = np.random.default_rng(1), []
+    for points in truth:
+        eyes, middle = np.linalg.norm(points[0] - points[1]), points.mean(axis=0)
+        half = eyes * rng.uniform(1.0, 1.4, 2)
+        box = np.concatenate([middle - half, middle + half]) + rng.uniform(-0.1, 0.1, 4) * eyes
+        images.append({"uri": "group.png", "box": box.tolist()})
+    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**6, given=True)
+    errors = []
+    for given, row, points in zip(images, rows(tmp_path, images, parser), truth, strict=True):
+        assert (row["status"], row["n_faces"]) == ("ok", 1)
+        box = [row[f"box_{side}"] for side in ("left", "top", "right", "bottom")]
+        assert box == pytest.approx(given["box"], rel=1e-5)
+        assert 0 < row["score"] <= 1
+        eyes = np.linalg.norm(points[0] - points[1])
+        errors.append(np.linalg.norm(np.reshape(row["points"], (5, 2)) - points, axis=1).mean() / eyes)
+    print(f"landmarks in given boxes are wrong by {np.median(errors):.3f} eye distances, at most {max(errors):.3f}")
+    assert np.median(errors) < 0.12
+    assert max(errors) < 0.3
+
+
+def test_boxes_that_are_no_place_are_rows_with_an_error(tmp_path: Path) -> None:
+    group(tmp_path, 11, 1, 1)
+    boxes = [[5, 5, 5, 50], [50, 5, 5, 50], [1000, 5, 1100, 50], [1, 2], [float("nan")] * 4, None]
+    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**6, given=True)
+    found = rows(tmp_path, [{"uri": "group.png", "box": box} for box in boxes], parser)
+    assert [row["error"] for row in found] == ["bad_box"] * 5 + ["no_landmarks"]
+    assert [row["mask"] for row in found] == [None] * 6
+
+
+def test_a_crowd_is_cropped_when_the_network_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, truth = group(tmp_path, 5, 4, 4)
+    detector = {"name": "mtcnn", "min_score": 0.9}
+    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**7, detector=detector)
+    at_once = rows(tmp_path, [{"uri": "group.png"}], parser)
+    monkeypatch.setattr(parse, "CROPPED_AHEAD", 2)
+    crop, then = [], []
+    monkeypatch.setattr(parse, "crop_faces", lambda *given: (crop.append(1) or face for face in crop_faces(*given)))
+    labels = parser.parser.labels
+    monkeypatch.setattr(parser.parser, "labels", lambda *given: then.append(len(crop)) or labels(*given))
+    assert rows(tmp_path, [{"uri": "group.png"}], parser) == at_once
+    assert then[:2] == [parser.parser.batch_size, 2 * parser.parser.batch_size]
+    assert len(at_once) >= len(truth) - 2
+    (few,) = {row["n_faces"] for row in at_once}
+    assert few == len(at_once)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swinb_lapa_224", "swinb_helen_512"])
+def test_checkpoints_of_lapa_and_helen_parse_faces_that_are_found(name: str, tmp_path: Path) -> None:
+    weights = filled.published_file(name, tmp_path)
+    settings = {"checkpoint": name, "weights": str(weights), "threads": 2}
+    parser = ParseUnits(settings, 10**6, detector={"name": "mtcnn", "min_face": 40}, mask_space="image")
+    images = [{"uri": str(PORTRAITS / "eileen_collins.jpg")}]
+    (row,) = rows(tmp_path, images, parser)
+    assert (row["status"], row["n_faces"]) == ("ok", 1)
+    with Image.open(PORTRAITS / "eileen_collins.jpg") as portrait:
+        (crop,) = crop_faces(portrait, catalog.find(name), Mtcnn().detect(portrait))
+    assert isinstance(crop, Crop)
+    fives = None if crop.landmarks is None else crop.landmarks[None]
+    (labels,) = parser.parser.labels(crop.pixels[None], fives)
+    pasted, (left, top) = paste(labels, crop.transform, row["width"], row["height"])
+    there = laid(row)[top : top + pasted.shape[0], left : left + pasted.shape[1]]
+    assert np.array_equal(there, np.where(pasted == OUTSIDE, 0, pasted))
+    assert len(np.unique(there)) > 3
+
+
+class Watched(stand_in.Network):
+    """Notes which unit each image is of: its brightness."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__(checkpoint)
+        self.seen: list[int] = []
+
+    def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+        self.seen += [int(image[0, 0, 0]) for image in pixels]
+        time.sleep(0.02)
+        return np.zeros(pixels.shape[:3], np.uint8)
+
+
+class ParseWatched(ParseUnits):
+    @staticmethod
+    def load(parser: dict[str, Any]) -> Watched:
+        return Watched(parser["checkpoint"])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_units_in_an_actor_have_the_network_one_after_the_other(threads: int, tmp_path: Path) -> None:
+    images = []
+    for number in range(64):
+        path = tmp_path / f"{number:02d}.png"
+        Image.new("L", (64, 64), number // 8).save(path)
+        images.append({"uri": str(path)})
+    pq.write_table(pa.Table.from_pylist(images), tmp_path / "list.parquet")
+    planned = Planned(tmp_path, tmp_path / "list.parquet")
+    parser = ParseWatched({"checkpoint": "demo-synthetic", "threads": threads}, 10**6)
+    units = [planned.unit(position) for position in range(len(planned.plan.parts[0].sizes))]
+    with ThreadPoolExecutor(3) as calls:
+        assert {unit["fatal"][0].as_py() for unit in calls.map(parser, units)} == {None}
+    assert len(parser.parser.seen) == 64
+    assert len(list(itertools.groupby(parser.parser.seen))) == len(units) == 8

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from segface_batch.storage.redact import redacted, redacted_text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("/a/b@c/d.jpg?sig=1", "/a/b@c/d.jpg?sig=1"),
+        ("s3://bucket/a@b/c d#e.jpg", "s3://bucket/a@b/c d#e.jpg"),
+        ("https://host/a.jpg?size=2&page=3#top", "https://host/a.jpg?size=2&page=3#top"),
+        ("https://user:pass@host:81/a.jpg", "https://host:81/a.jpg"),
+        ("https://token@host?a=1", "https://host?a=1"),
+        ("ftp://u:p%40@host/a", "ftp://host/a"),
+        ("simplecache::https://u:p@host/a", "simplecache::https://host/a"),
+        ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
+        (
+            "https://b.s3.amazonaws.com/a.jpg?X-Amz-Date=20260102T000000Z&X-Amz-Signature=f00&x-id=GetObject",
+            "https://b.s3.amazonaws.com/a.jpg?X-Amz-Date=REDACTED&X-Amz-Signature=REDACTED&x-id=GetObject",
+        ),
+        (
+            "https://b.s3.amazonaws.com/a?AWSAccessKeyId=A&Expires=1&Signature=a%2Bb",
+            "https://b.s3.amazonaws.com/a?AWSAccessKeyId=REDACTED&Expires=REDACTED&Signature=REDACTED",
+        ),
+        (
+            "https://a.blob.core.windows.net/c/a.jpg?sv=2026&se=2027&sr=b&sig=x%3D",
+            "https://a.blob.core.windows.net/c/a.jpg?sv=2026&se=REDACTED&sr=b&sig=REDACTED",
+        ),
+        ("https://h/a?access_token=1;%74oken=2&API_KEY=3", "https://h/a?access_token=REDACTED;%74oken=REDACTED&API_KEY=REDACTED"),
+    ],
+)  # fmt: skip
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+
+
+def test_urls_in_a_message_are_shown_without_their_secrets() -> None:
+    assert redacted_text("no 'https://u:p@h/a?sig=1': S3://b/c, http://h?token=2") == (
+        "no 'https://h/a?sig=REDACTED': S3://b/c, http://h?token=REDACTED"
+    )
