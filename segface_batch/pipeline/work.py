@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from segface_batch.output.plan import Range
+from segface_batch.output.plan import PlannedPart
 from segface_batch.pipeline.metrics import STAGES
 
 #: A piece of work: the unit at a position of a range's file, all of it or only some `seqs`, and the place in staging
@@ -40,7 +40,7 @@ _FETCHED = pa.list_(pa.struct([pa.field("data", pa.large_binary()), pa.field("er
 class Work:
     """A unit to annotate, or only those `seqs` of it, and the place in staging where its rows go."""
 
-    planned: Range
+    planned: PlannedPart
     unit: int
     target: str
     seqs: tuple[int, ...] | None = None
