@@ -52,7 +52,7 @@ def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> Non
     """Plan the images that no plan of the run has yet, as parts after its own."""
     progress.phase("looking for new images")
     plan, skipped, folder = runs.plan(job.output, run), Counter[str](), runs.plan_folder(job.output)
-    known = Known(plans.read_range(folder, planned.file) for planned in plan.parts)
+    known = Known(plans.read_part(folder, planned.file) for planned in plan.parts)
     carried, images = _images(job, skipped)
     images = (image for image in images if image not in known)
     first = next(images, None)
