@@ -100,7 +100,7 @@ class Job:
     detector: str = option("mtcnn", DETECTION, recorded=True, choices=("mtcnn", "yunet"), help=
         "what finds the faces; yunet needs the extra of that name")
     min_face: int = option(DEFAULT_MIN_FACE, DETECTION, recorded=True, metavar="PIXELS", least=SMALLEST_FACE, help=
-        "skip faces whose box has no side of so many pixels")
+        "skip faces whose box is smaller than this, by its longer side")
     min_score: float = option(DEFAULT_MIN_SCORE, DETECTION, recorded=True, metavar="S", help=
         "skip faces that the detector gives a lower score, from 0 to 1")
     max_faces: int | None = option(None, DETECTION, recorded=True, least=1, help=
