@@ -158,7 +158,8 @@ def command_line() -> Command:
 def job(chosen: argparse.Namespace) -> Job:
     """The job that the options describe; ValueError, FileNotFoundError or NotADirectoryError where it cannot work."""
     given = {each.name: getattr(chosen, each.name) for each in fields(Job) if hasattr(chosen, each.name)}
-    return Job(**given | {"input": tuple(chosen.input)})
+    given["input"] = tuple(chosen.input)
+    return Job(**given)
 
 
 def _annotate(sub: Command) -> None:

@@ -20,7 +20,7 @@ class Progress(Protocol):
         """A decision the run has made."""
 
     def start(self, done: int) -> None:
-        """The first unit is handed out now; `done` images have rows already.  Again for images to retry."""
+        """The first unit is handed out; `done` images have rows already.  Called again before images are retried."""
 
     def images(self, done: int, total: int, errors: int) -> None:
         """`done` of the plan's `total` images have rows; `errors` of those of this run have no mask."""

@@ -123,7 +123,7 @@ def _settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
     inputs = [redacted(storage.absolute(place)) for place in job.inputs]
     settings = {"inputs": inputs, **recorded(job), "checkpoint": job.model.name, "weights_sha256": weights_sha256}
-    del settings["input"]  # as it was given: it may sign a URL, or lie below a folder of the moment
+    del settings["input"]  # as given: relative to some folder, or with a secret in it
     return settings
 
 
