@@ -237,7 +237,7 @@ def _job_options(sub: Command, *only: str) -> None:
             continue
         if group not in groups:
             groups[group] = sub.add_argument_group(group)
-        groups[group].add_argument(jobs.words(each.name), **_argument(each, annotations[each.name]))
+        groups[group].add_argument(jobs.flag(each.name), **_argument(each, annotations[each.name]))
 
 
 def _argument(of: Field[Any], annotation: Any) -> dict[str, Any]:

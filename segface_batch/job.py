@@ -179,10 +179,10 @@ class Job:
         for each in fields(self):
             value, choices, least = getattr(self, each.name), each.metadata.get("choices"), each.metadata.get("least")
             if choices is not None and value not in choices:
-                raise ValueError(f"{words(each.name)} {value}: choose one of {', '.join(choices)}")
+                raise ValueError(f"{flag(each.name)} {value}: choose one of {', '.join(choices)}")
             if least is not None and value is not None and value < least:
                 kind = "whole number" if isinstance(value, int) else "number"
-                raise ValueError(f"{words(each.name)} {value}: give a {kind} from {least} up")
+                raise ValueError(f"{flag(each.name)} {value}: give a {kind} from {least} up")
         if not 0 < self.min_score < 1:
             raise ValueError(f"--min-score {self.min_score}: give a number between 0 and 1")
         if self.actors is not None and not 1 <= self.actors[0] <= self.actors[1]:
@@ -197,7 +197,7 @@ class Job:
             raise ValueError("--detector yunet needs OpenCV: pip install 'segface-batch[yunet]'")
         for each in fields(self) if self.faces != "detect" else ():
             if each.metadata.get("group") == DETECTION and getattr(self, each.name) != each.default:
-                raise ValueError(f"{words(each.name)} is for --faces detect: add that or leave out {words(each.name)}")
+                raise ValueError(f"{flag(each.name)} is for --faces detect: add that or leave out {flag(each.name)}")
 
     def _check_device(self) -> None:
         if self.engine == "openvino":
@@ -240,7 +240,7 @@ def recorded(job: Job) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
-def words(name: str) -> str:
+def flag(name: str) -> str:
     """The option of a field: --max-faces of max_faces."""
     return f"--{name.replace('_', '-')}"
 

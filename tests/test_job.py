@@ -183,7 +183,7 @@ def test_the_command_line_gives_the_same_job(faces: Path) -> None:
     words = ["annotate", given, given, "out"]
     for name, value in settings.items():
         text = ":".join(map(str, value)) if name == "actors" else ",".join(value) if name == "columns" else str(value)
-        words += [jobs.words(name)] if value is True else [jobs.words(name), text]
+        words += [jobs.flag(name)] if value is True else [jobs.flag(name), text]
     chosen, unknown = command_line().parse_known_args(words)
     assert unknown == []
     assert job_of(chosen) == Job((given, given), "out", **settings)
