@@ -26,6 +26,7 @@ from segface_batch.command_line import command_line
 from segface_batch.curate.query import query
 from segface_batch.errors import ERRORS
 from segface_batch.images.statistics import STATISTICS
+from segface_batch.job import Job
 from segface_batch.output.schema import COLUMNS
 from segface_batch.pipeline import metrics
 from tests.conftest import PORTRAITS
@@ -100,13 +101,14 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def settings(parser: argparse.ArgumentParser) -> dict[str, tuple[str, ...]]:
-    """Every argument and option of a verb: its name, what it takes, its default and its meaning."""
+    """Every argument and option of a verb: its name, what it takes, its default, its meaning, and whether a resume must
+    repeat it."""
     found = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction | argparse._HelpAction):
             continue
         name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest).upper()
-        takes = " ".join(f"`{each}`" for each in action.choices or () or [action.metavar] if each)
+        takes = " ".join(f"`{each}`" for each in action.choices or [action.metavar] if each)
         takes = takes if action.option_strings else ""
         if action.option_strings and not takes and action.nargs != 0:
             takes = f"`{action.dest.upper()}`"
@@ -119,7 +121,9 @@ def settings(parser: argparse.ArgumentParser) -> dict[str, tuple[str, ...]]:
             default = "off"
         elif action.option_strings:
             default = "required" if action.required else "none"
-        found[name] = (f"`{name}`", takes, default, meaning + after)
+        field = Job.__dataclass_fields__.get(action.dest)
+        kept = "yes" if field is not None and field.metadata.get("recorded") else ""
+        found[name] = (f"`{name}`", takes, default, meaning + after, kept)
     return found
 
 
@@ -137,7 +141,9 @@ def options() -> str:
         elif repeated and rest:
             text.append(f"{', '.join(f'`{name}`' for name in repeated)} as for [annotate](#annotate), and:")
         if rest:
-            text.append(table(("option", "takes", "default", "meaning"), *rest))
+            head = ("option", "takes", "default", "meaning", "a resume must repeat it")
+            wide = verb == "annotate"  # of the others none resumes
+            text.append(table(*((row if wide else row[:-1]) for row in (head, *rest))))
     return "\n\n".join(text)
 
 
@@ -352,8 +358,8 @@ def test_every_metric_in_the_text_exists() -> None:
 def rewrite() -> None:
     """Put what the code says between the marks."""
     for name, (page, generate) in GENERATED.items():
-        text = (ROOT / page).read_text()
-        (ROOT / page).write_text(marked(name).sub(lambda hit, new=generate(): f"{hit[1]}{new}\n{hit[3]}", text))
+        text, new = (ROOT / page).read_text(), generate()
+        (ROOT / page).write_text(marked(name).sub(lambda hit, new=new: f"{hit[1]}{new}\n{hit[3]}", text))
 
 
 if __name__ == "__main__":
