@@ -52,18 +52,22 @@ FOREIGN_OPTIONS = {"--build-arg", "--compile-bytecode"}
 
 
 def table(*rows: tuple[str, ...]) -> str:
-    """Rows of cells, the header first, as Markdown."""
-    head, *body = (tuple(cell.replace("|", "\\|") for cell in row) for row in rows)
+    """Rows of cells, the header first, as Markdown, where a bare `<` begins HTML."""
+    head, *body = (tuple(re.sub(r"`[^`]*`|[|<]", escaped, cell) for cell in row) for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *body)).replace("| --- ", "|---")
 
 
+def escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith("`") else f"\\{found[0]}"
+
+
 def columns() -> str:
-    rows = [(f"`{name}`", str(kind), meaning) for name, kind, _, meaning in COLUMNS]
+    rows = [(f"`{name}`", f"`{kind}`", meaning) for name, kind, _, meaning in COLUMNS]
     return table(("column", "type", "meaning"), *rows)
 
 
 def statistics() -> str:
-    rows = [(f"`{each.shown}`", str(each.type), each.meaning) for each in STATISTICS]
+    rows = [(f"`{each.shown}`", f"`{each.type}`", each.meaning) for each in STATISTICS]
     return table(("column", "type", "meaning"), *rows)
 
 
@@ -75,7 +79,7 @@ def classes() -> str:
     datasets = list(dict.fromkeys(checkpoint.dataset for checkpoint in catalog.CHECKPOINTS.values()))
     return "\n\n".join(
         table(
-            ("id", f"{dataset.name}", "covers", "color"),
+            ("id", f"{dataset.name}", "covers", "colour"),
             *(
                 (str(number), f"`{each.name}`", each.meaning, "#{:02x}{:02x}{:02x}".format(*each.color))
                 for number, each in enumerate(dataset.classes)
