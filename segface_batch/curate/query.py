@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from segface_batch.output.reader import open_tables
+from segface_batch.output import schema
+from segface_batch.output.reader import open_output
 
 FORMS = ("table", "csv", "json", "parquet")
 
@@ -58,7 +59,7 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
     statement is refused or fails, TimeoutError, and FileNotFoundError where nothing is published yet.  Errors can
     come with any batch.  Ctrl-C stops the query.
     """
-    tables = open_tables(out)
+    output = open_output(out)
     deadline = None if timeout is None else time.monotonic() + timeout
 
     def step(work: Callable[[], T]) -> T:
@@ -75,8 +76,8 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
         connection = _locked_down(memory_limit)
     except duckdb.Error as error:
         raise ValueError(f"memory limit '{memory_limit}': {_reason(error, memory_limit)}") from error
-    connection.register("stats", tables.stats)
-    connection.register("masks", tables.masks)
+    connection.register("stats", output.stats)
+    connection.register("masks", output.masks)
     connection.execute("SET lock_configuration = true")
     statement = step(lambda: _only_select(connection, sql))
     rows = step(lambda: connection.sql(statement).to_arrow_reader(_BATCH_ROWS))
@@ -86,7 +87,7 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
             while (batch := step(lambda: next(rows, None))) is not None:
                 yield batch
 
-    metadata = {"segface_batch": json.dumps(tables.run, sort_keys=True)}
+    metadata = schema.metadata(output.run)
     return pa.RecordBatchReader.from_batches(rows.schema.with_metadata(metadata), batches())
 
 
@@ -337,8 +338,8 @@ def _batches(result: pa.Table | pa.RecordBatchReader) -> Iterable[pa.RecordBatch
     return result.to_batches() if isinstance(result, pa.Table) else result
 
 
-def _refuse_bytes(schema: pa.Schema, form: str) -> None:
-    for field in schema:
+def _refuse_bytes(columns: pa.Schema, form: str) -> None:
+    for field in columns:
         if _holds_bytes(field.type):
             raise ValueError(
                 f"{form} cannot hold the bytes of column '{field.name}'; leave it out, take base64(...) of it "
@@ -352,7 +353,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(_holds_bytes(kind.field(index).type) for index in range(kind.num_fields))
 
 
-def _refuse_doubles(schema: pa.Schema, form: str) -> None:
-    for name in schema.names:
-        if schema.names.count(name) > 1:
+def _refuse_doubles(columns: pa.Schema, form: str) -> None:
+    for name in columns.names:
+        if columns.names.count(name) > 1:
             raise ValueError(f"{form} needs one column '{name}', not two; rename one with AS, or join with USING")

@@ -75,7 +75,11 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
 #: 8-bit grey PNG of class ids in the layout of Hugging Face's `Image` feature (which lets `bytes` be null).
 MASK = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
-KEY = ("image_id", "unit", "seq", "face")
+#: What names a row; the first two name its image.
+KEY = ("unit", "seq", "face")
+
+#: The columns that both tables have.
+SHARED = ("image_id", *KEY)
 
 _NOTHING = pa.schema([])
 
@@ -111,8 +115,8 @@ def stats_schema(dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
 
 
 def masks_schema() -> pa.Schema:
-    """The key columns and the mask; null where `stats` has no face."""
-    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS if name in KEY]
+    """The SHARED columns and the mask; null where `stats` has no face."""
+    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS if name in SHARED]
     return pa.schema([*fixed, pa.field("mask", MASK)])
 
 

@@ -22,7 +22,7 @@ NAMES = LAPA.class_names
 
 
 def mask(*rectangles: tuple[str, int, int, int, int]) -> np.ndarray:
-    """(8, 8) background with a rectangle (class, left, top, right, bottom) after the other."""
+    """(8, 8) background with rectangles (class, left, top, right, bottom), later ones over earlier ones."""
     labels = np.zeros((RESOLUTION, RESOLUTION), np.uint8)
     for name, left, top, right, bottom in rectangles:
         labels[top:bottom, left:right] = NAMES.index(name)
@@ -65,7 +65,7 @@ def write_part(out: Path, part: int, rows: list[dict[str, Any]], schema_version:
     }
     metadata = records.metadata(run)
     table = pa.Table.from_pylist(rows, records.staged_schema(LAPA)).replace_schema_metadata(metadata)
-    tables = {"stats": table.drop_columns("mask"), "masks": table.select([*records.KEY, "mask"])}
+    tables = {"stats": table.drop_columns("mask"), "masks": table.select(records.masks_schema().names)}
     for name, content in tables.items():
         (out / name).mkdir(parents=True, exist_ok=True)
         pq.write_table(content, out / name / f"part-{part:05d}.parquet")

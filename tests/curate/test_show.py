@@ -160,3 +160,31 @@ def test_an_image_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path)
     image.unlink()
     with pytest.raises(FileNotFoundError, match="the image is no longer at '"):
         show(str(out), "a/one.png", tmp_path / "x.png")
+
+
+def test_a_turned_mask_is_painted_where_the_pixels_middles_lie(tmp_path: Path) -> None:
+    image = small_output.photograph(tmp_path / "a.png")
+    turn = np.array([[3.0, -2.0, 20.0], [2.0, 3.0, 2.0]])
+    row = small_output.row("a.png", image, 0, small_output.SECOND, transform=turn.ravel().tolist())
+    small_output.write_part(tmp_path / "out", 0, [row])
+    photograph, overlay = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
+    y, x = (np.indices(overlay.shape[:2]) + 0.5) / SCALE
+    mask_x, mask_y = np.tensordot(np.linalg.inv(turn[:, :2]), [x - turn[0, 2], y - turn[1, 2]], 1)
+    inside = (np.minimum(mask_x, mask_y) >= 0) & (np.maximum(mask_x, mask_y) < small_output.RESOLUTION)
+    # Pillow counts in 1/65536 pixels of the mask, so a pixel on the border may fall on either side; the line between
+    # classes is one pixel wide.
+    differs = (overlay != photograph).any(axis=2) != inside
+    border = np.abs(np.stack([mask_x, mask_y, mask_x - 8, mask_y - 8])).min(axis=0) < 2 / SCALE
+    assert not (differs & ~border).any()
+    assert differs.sum() < 0.02 * inside.sum()
+
+
+def test_a_face_that_failed_does_not_hide_the_others(tmp_path: Path) -> None:
+    image = small_output.photograph(tmp_path / "a.png")
+    failed = small_output.row("a.png", image, 0, n_faces=2, width=64, height=32)
+    rows = [failed, small_output.row("a.png", image, 0, small_output.SECOND, n_faces=2, face=1)]
+    small_output.write_part(tmp_path / "out", 0, rows)
+    _, overlay = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
+    assert color_at(overlay, 2, 2) == painted("face_lr_rr", RED)
+    with pytest.raises(ValueError, match=r"'a.png' has no face 0; choose one of 1"):
+        show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png", face=0)
