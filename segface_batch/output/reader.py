@@ -218,6 +218,6 @@ def _run(part: str, stats_schema: pa.Schema) -> dict[str, Any]:
 
 
 def _classes(run: dict[str, Any]) -> tuple[FaceClass, ...]:
-    """The way back from `schema.describe`."""
+    """The inverse of `schema.describe`."""
     by_id = sorted(run["classes"], key=lambda entry: entry["id"])
     return tuple(FaceClass(entry["name"], entry["meaning"], tuple(entry["color"])) for entry in by_id)

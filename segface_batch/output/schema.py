@@ -1,8 +1,8 @@
 """The schema of the output: one row per face, and one per image without a face or with an error.
 
-The same rows make two Parquet data sets, `stats` and `masks`, joined by (unit, seq, face); while a run goes on both
-live in one staged table.  No column's type depends on the data.  Everything that a reader must know besides the
-columns (class table, checkpoint, versions) is JSON under the key `segface_batch` of the Parquet metadata.
+The rows are written as two Parquet data sets, `stats` and `masks`, joined by (unit, seq, face); staged tables have
+both side by side.  No column's type depends on the data.  What a reader must know besides the columns (class table,
+checkpoint, versions) is JSON under the key `segface_batch` of the Parquet metadata.
 """
 
 from __future__ import annotations
