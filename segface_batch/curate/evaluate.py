@@ -1,7 +1,7 @@
-"""How well the masks of an output agree with the truth: F1 of each class, as papers on face parsing state it.
+"""Scores of an output's masks against true masks: F1 of each class, as papers on face parsing report it.
 
 Pixels are counted over all images together, at the size of the masks; the truth is sampled at the middle of each
-pixel.  K: classes, R: side of a mask.
+pixel.  K: classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segface_batch.output.reader import open_output
 
 @dataclass(frozen=True)
 class ClassScores:
-    """`f1` by class name, in the order of the ids; `right` by image_id: the share of pixels that got their class."""
+    """`f1` by class name, in the order of the ids; `right` by image_id: the share of its pixels with the true class."""
 
     f1: dict[str, float]
     right: dict[str, float]
@@ -29,7 +29,7 @@ class ClassScores:
 
 
 def evaluate(out: str, truth: Path) -> ClassScores:
-    """Compare the masks of `out` with the label maps in the folder `truth`, for the images that have one there.
+    """Score the masks of `out` by the label maps in the folder `truth`, for the images that have one there.
 
     The truth of the image `a/b.jpg` is `truth/a/b.png`, 8-bit class ids of the same crop.  ValueError where no
     image has a truth.
@@ -56,7 +56,7 @@ def evaluate(out: str, truth: Path) -> ClassScores:
 
 
 def counted_pairs(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
-    """Two label maps of the same shape -> (K, K) int64: how many pixels of each true class (row) got which (column)."""
+    """Two label maps of the same shape -> (K, K) int64: pixels by true class (row) and found class (column)."""
     pairs = truth.astype(np.int64).ravel() * classes + found.ravel()
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 

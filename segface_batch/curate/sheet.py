@@ -1,4 +1,4 @@
-"""A contact sheet: many images of an output, each beside its mask in colour, over a legend of the classes."""
+"""A contact sheet: many faces of an output, each image beside its mask in colour, over a legend of the classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segface_batch.catalog import BACKGROUND, FaceClass
 from segface_batch.curate import show
 from segface_batch.output.reader import open_output
 
-#: Images of a sheet, their longer side in pixels, and how many stand in a row.
+#: Faces of a sheet, the longer side of their images in pixels, and how many are in a row.
 IMAGES, SIDE, COLUMNS = 28, 176, 4
 
 _TEXT_PIXELS = 15
@@ -23,7 +23,7 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 def sheet(out: str, target: Path, images: int = IMAGES) -> Path:
     """Draw the first `images` faces of the output `out` into the PNG `target`, each in its image, and return it.
 
-    ValueError where no row has a mask or a photograph is no longer the one annotated; OSError where one cannot be read.
+    ValueError where no row has a mask or an image is no longer the one annotated; OSError where one cannot be read.
     """
     output = open_output(out)
     faces = itertools.islice(output.faces(columns=show.COLUMNS), images)
@@ -35,10 +35,10 @@ def sheet(out: str, target: Path, images: int = IMAGES) -> Path:
     legend = _legend(columns * cell_width, [each for i, each in enumerate(output.classes) if i != BACKGROUND])
     height = -(-len(drawn) // columns) * cell_height + _MARGIN
     page = Image.new("RGB", (columns * cell_width, height + legend.height), _PAPER)
-    for number, image in enumerate(drawn):
+    for number, each in enumerate(drawn):
         left, top = number % columns * cell_width + _MARGIN, number // columns * cell_height + _MARGIN
-        page.paste(image.photograph, (left, top))
-        page.paste(image.overlay, (left + SIDE + _MARGIN, top))
+        page.paste(each.image, (left, top))
+        page.paste(each.overlay, (left + SIDE + _MARGIN, top))
     page.paste(legend, (0, height))
     page.save(target, format="PNG")
     return target

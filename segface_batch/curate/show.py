@@ -1,6 +1,6 @@
-"""An image of one row: the photograph, the mask laid over it, and a legend, side by side in a PNG.
+"""One image of an output as a PNG: the image, its masks in colour over it, and a legend, side by side.
 
-Colours and names come from the output's own class table.  H, W: height and width of the photograph as drawn.
+Colours and names come from the output's own class table.  H, W: height and width of the image as drawn.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from segface_batch.images import masks
 from segface_batch.output import schema
 from segface_batch.output.reader import Output, OutputFace, open_output
 
-#: Longer side of the photograph as drawn, in pixels.
+#: Longer side of the image as drawn, in pixels.
 SIDE = 512
 
-#: How much of a pixel the class colour takes; the rest is the photograph.
+#: How much of a pixel the class colour takes; the rest is the image.
 OPACITY = 0.55
 
-#: How many names are looked through for one like a name that is unknown.
+#: How many names are searched for ones like an unknown name.
 _NAMES = 20_000
 
 _TEXT_PIXELS = 15
@@ -44,31 +44,31 @@ COLUMNS = ("box_left", "box_top", "box_right", "box_bottom", "points")
 def show(out: str, image_id: str, target: Path, face: int | None = None) -> Path:
     """Draw the image `image_id` of the output `out` into the PNG `target`, and return `target`.
 
-    `face` is the number of one face; None draws all.  ValueError, in one line, for an unknown or ambiguous image_id, a
-    row without mask and a photograph that is no longer the one annotated; FileNotFoundError and other OSError where
-    the photograph or the output cannot be read.
+    `face` is the number of one face; None draws all.  ValueError, in one line, for an unknown or ambiguous image_id, an
+    image without a mask and one that is no longer the one annotated; FileNotFoundError and other OSError where the
+    image or the output cannot be read.
     """
     output = open_output(out)
     drawn = draw(output, _faces(output, image_id, face), SIDE)
-    _page(drawn.photograph, drawn.overlay, _legend(drawn.counts, output.classes)).save(target, format="PNG")
+    _page(drawn.image, drawn.overlay, _legend(drawn.counts, output.classes)).save(target, format="PNG")
     return target
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A photograph, the same in the colours of its classes, and `counts` (256,), mask pixels of each class id."""
+    """An image, the same in the colours of its classes, and `counts` (256,): the mask pixels of each class id."""
 
-    photograph: Image.Image
+    image: Image.Image
     overlay: Image.Image
     counts: np.ndarray
 
 
 def draw(output: Output, faces: Sequence[OutputFace], side: int) -> Drawn:
     """The faces of one image with a longer side of `side` pixels."""
-    photograph = faces[0].image()
-    width, height = (max(1, round(length * side / max(photograph.size))) for length in photograph.size)
-    scale = np.array([width / photograph.width, height / photograph.height])
-    small = photograph.resize((width, height), Image.Resampling.LANCZOS)
+    image = faces[0].image()
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    scale = np.array([width / image.width, height / image.height])
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
     labels = np.full((height, width), BACKGROUND, np.uint8)
     counts = np.zeros(256, np.int64)
     for face in faces:
@@ -112,21 +112,21 @@ def _hint(output: Output, image_id: str) -> str:
     return f"; did you mean {' or '.join(repr(name) for name in near[:3])}?" if near else ""
 
 
-def _mark(photograph: Image.Image, face: OutputFace, scale: np.ndarray) -> None:
-    """Draw the box and the landmarks of a face that was found into the photograph at a scale (2,)."""
-    pen, row = ImageDraw.Draw(photograph), face.row
+def _mark(image: Image.Image, face: OutputFace, scale: np.ndarray) -> None:
+    """Draw the box and the landmarks of a face that was found into the image at a scale (2,)."""
+    pen, row = ImageDraw.Draw(image), face.row
     corners = np.array([[row["box_left"], row["box_top"]], [row["box_right"], row["box_bottom"]]])
     pen.rectangle((corners * scale).ravel().tolist(), outline=_FOUND, width=2)
     for x, y in np.reshape(row["points"], (-1, 2)) * scale:
         pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=_FOUND)
 
 
-def _overlay(photograph: np.ndarray, labels: np.ndarray, classes: Sequence[FaceClass]) -> Image.Image:
-    """(H, W, 3) RGB and (H, W) class ids -> the photograph in the colours of its classes, with a line between them."""
+def _overlay(image: np.ndarray, labels: np.ndarray, classes: Sequence[FaceClass]) -> Image.Image:
+    """(H, W, 3) RGB and (H, W) class ids -> the image in the colours of its classes, with a line between them."""
     palette = np.zeros((256, 3), np.float32)
     palette[: len(classes)] = [face_class.color for face_class in classes]
     is_painted = labels != BACKGROUND
-    pixels = photograph.astype(np.float32)
+    pixels = image.astype(np.float32)
     pixels[is_painted] += OPACITY * (palette[labels[is_painted]] - pixels[is_painted])
     is_border = np.zeros(labels.shape, bool)
     is_border[:-1] |= labels[:-1] != labels[1:]
@@ -136,7 +136,7 @@ def _overlay(photograph: np.ndarray, labels: np.ndarray, classes: Sequence[FaceC
 
 
 def _legend(counts: np.ndarray, classes: Sequence[FaceClass]) -> list[Entry]:
-    """Name, share of the mask and colour (None: not painted) of every class there, the largest first."""
+    """Name, share of the mask and colour (None: not painted) of every class in it, the largest first."""
     shares = counts / counts.sum()
     order = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
     return [
@@ -149,18 +149,18 @@ def _legend(counts: np.ndarray, classes: Sequence[FaceClass]) -> list[Entry]:
     ]
 
 
-def _page(photograph: Image.Image, overlay: Image.Image, legend: list[Entry]) -> Image.Image:
+def _page(image: Image.Image, overlay: Image.Image, legend: list[Entry]) -> Image.Image:
     """Photograph, overlay and legend from left to right on white."""
     font = ImageFont.load_default(_TEXT_PIXELS)
     line = _TEXT_PIXELS + 8
     names = max(font.getlength(name) for name, _, _ in legend)
     shares = max(font.getlength(share) for _, share, _ in legend)
-    left = 2 * photograph.width + 3 * _MARGIN
+    left = 2 * image.width + 3 * _MARGIN
     share_right = left + _TEXT_PIXELS + 8 + names + 2 * _MARGIN + shares
-    height = max(photograph.height, line * len(legend)) + 2 * _MARGIN
+    height = max(image.height, line * len(legend)) + 2 * _MARGIN
     page = Image.new("RGB", (round(share_right) + _MARGIN, height), _PAPER)
-    page.paste(photograph, (_MARGIN, _MARGIN))
-    page.paste(overlay, (photograph.width + 2 * _MARGIN, _MARGIN))
+    page.paste(image, (_MARGIN, _MARGIN))
+    page.paste(overlay, (image.width + 2 * _MARGIN, _MARGIN))
     draw = ImageDraw.Draw(page)
     for number, (name, share, color) in enumerate(legend):
         top = _MARGIN + number * line

@@ -147,7 +147,7 @@ def test_a_failing_query_leaves_no_parquet_file(out: Path, tmp_path: Path) -> No
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="Could not convert string 'x' to INT32"):
         write(query(str(out), sql), "parquet", tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="parquet cannot hold this answer"):
+    with pytest.raises(ValueError, match="parquet cannot hold this result"):
         write(query(str(out), "select interval 1 day as i"), "parquet", tmp_path / "x.parquet")
     assert snapshot(tmp_path) == before
 
@@ -258,7 +258,7 @@ HOSTILE = (
     "select * from arrow_scan(1, 2, 3)",
 )
 
-#: A Python variable of the caller; DuckDB reads such by name unless told not to.
+#: A Python variable of the caller; DuckDB reads those by name unless it is configured not to.
 SECRET = pa.table({"password": ["hunter2"]})
 
 
