@@ -40,7 +40,7 @@ def plain(job: Job, planned: str, out: str, weights_sha256: str) -> None:
     run = runs.read(planned)
     assert run is not None
     staging = parts.Staging(planned)
-    works = [Work(r, unit, staging.unit(r, unit)) for r in runs.plan(planned, run).parts for unit in r.units]
+    works = [Work(r, unit, staging.unit(r, unit)) for r in runs.read_plan(planned, run).parts for unit in r.units]
     rows = Chain(job, planned, weights_sha256).units(works, actor=Parse)
     # By default a write takes a whole CPU, and waits for one; without a limit a worker is started for every unit.
     rows.write_parquet(out, ray_remote_args={"num_cpus": FETCH_CPUS}, concurrency=WRITES)

@@ -46,13 +46,13 @@ OUTSIDE = 255
 
 
 def paste(mask: np.ndarray, transform: np.ndarray, width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """(R, R) uint8 class ids and their transform (2, 3) -> the smallest upright rectangle of the image of `width` x
-    `height` pixels that holds all of the crop in it, (H, W) uint8, and its left and top edge.
+    """A mask, uint8 class ids, and its transform (2, 3) -> the smallest upright rectangle of the image of `width` x
+    `height` pixels that holds all of the mask in it, (H, W) uint8, and its left and top edge.
 
-    A pixel takes the class at its middle, OUTSIDE where that is beyond the crop.  The crop must touch the image.
+    A pixel takes the class at its middle, OUTSIDE where that is beyond the mask.  The mask must touch the image.
     """
-    side = mask.shape[0]
-    corners = transform @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
+    across, down = mask.shape[1], mask.shape[0]
+    corners = transform @ np.array([[0, across, 0, across], [0, 0, down, down], [1, 1, 1, 1]])
     # A corner that lies on the edge of a pixel but for rounding ends there.
     low, high = np.floor(corners.min(axis=1) + 1e-6), np.ceil(corners.max(axis=1) - 1e-6)
     left, top = np.maximum(low, 0).astype(int).tolist()
