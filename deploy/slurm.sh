@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # INPUT=/data/faces OUTPUT=/data/out sbatch deploy/slurm.sh, in a clone of the repository that every node sees, after
-#   uv sync --locked --no-dev --extra cluster && .venv/bin/segface-batch checkpoints fetch convnext_celeba_512
+#   uv sync --locked --no-default-groups --extra cluster && .venv/bin/segface-batch checkpoints fetch convnext_celeba_512
 # What follows slurm.sh are options of `segface-batch annotate`.
 #SBATCH --job-name=segface
 #SBATCH --nodes=4
