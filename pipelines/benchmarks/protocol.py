@@ -46,7 +46,7 @@ def write_parquet(job: Job, out: str) -> None:
     staging = parts.Staging(job.output)
     works = [
         Work(planned, unit, staging.unit(planned, unit))
-        for planned in runs.plan(job.output, run).parts
+        for planned in runs.read_plan(job.output, run).parts
         for unit in planned.units
     ]
     rows = units(job, run["settings"]["weights_sha256"], works, worker=RowsWorker)
