@@ -11,7 +11,7 @@ import torch
 
 from segface_batch.catalog import find
 from segface_batch.model import engine, warp, weights
-from segface_batch.model.fused import Inference
+from segface_batch.model.fused import FusedSegFace
 from segface_batch.model.segface import normalised
 from segface_batch.model.segface_network import SegFaceNetwork
 from tests import filled
@@ -59,12 +59,12 @@ def check(mask: np.ndarray, theirs: Golden) -> None:
 
 
 @of(KINDS)
-def test_folded_weights_give_the_official_logits_and_masks(published: tuple[str, Path]) -> None:
+def test_fused_weights_give_the_official_logits_and_masks(published: tuple[str, Path]) -> None:
     name, path = published
     theirs = golden(name)
     pixels, landmarks = images(name, theirs)
     grids = () if landmarks is None else warp.grids(torch.from_numpy(landmarks), pixels.shape[1])
-    network = Inference(weights.load(find(name), path), pixels.shape[1], split=True).eval()
+    network = FusedSegFace(weights.load(find(name), path), pixels.shape[1], split=True).eval()
     with torch.inference_mode():
         logits = network.logits(torch.from_numpy(pixels), *grids)
         mask = network(torch.from_numpy(pixels), *grids)
