@@ -2,8 +2,8 @@
 
 It computes what `segface.SegFace` does, with the weights fused into fewer operations: batch normalisation into the
 convolution before it, the fusion of the maps into their embeddings, the positional encoding into constants, the
-projections of the same features into one product.  With `split` the logits of an image are never in memory together:
-some rows of features at a time are upscaled, scored and given their classes.
+projections of the same features into one product.  With `split` the logits of an image are in memory together only
+where LaPa's warp needs them: some features at a time are upscaled, scored and given their classes.
 
 B: batch; K: classes; R: side of the image in pixels; N: features, (R/4)^2 of them, row by row; n: some of them; C:
 width; I: width inside the cross-attentions.

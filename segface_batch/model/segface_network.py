@@ -72,7 +72,7 @@ class SegFaceNetwork:
         self._one_at_a_time = threading.Lock()  # threads of a worker share the device
 
     def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
-        """(B, R, R, 3) uint8 RGB -> `Parsed`; only LaPa's checkpoints use `landmarks`.
+        """(B, R, R, 3) uint8 RGB -> `Parsed`; only LaPa's checkpoints use `landmarks` (B, 5, 2) float32.
 
         Every batch has `batch_size` crops, so that a crop's rounding does not depend on how many come with it.
         """
@@ -84,7 +84,7 @@ class SegFaceNetwork:
         return Parsed(np.concatenate([empty, *(part.labels for part in parts)])[: len(pixels)])
 
     def _parse(self, chosen: np.ndarray, pixels: np.ndarray, landmarks: np.ndarray | None) -> Parsed:
-        """The crops with these indices."""
+        """`Parsed` of the crops with these indices."""
         with self._one_at_a_time:
             finish = self._runner.start(pixels[chosen], None if landmarks is None else landmarks[chosen])
         return finish()
