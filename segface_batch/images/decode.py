@@ -13,7 +13,7 @@ How pixels become RGB, 8 bits each:
 - 16-bit grey is divided by 257 and rounded (12-bit TIFF: by 4095 / 255); 16-bit colour keeps the high byte, as
   Pillow gives it.
 - Floating-point, 32-bit and signed pixels are refused as `unreadable`: there is no convention which level is white.
-- Of several frames or pages the first is taken.
+- Of an animation or several pages the first image is taken.
 - EXIF orientation (1 to 8) is applied; EXIF that cannot be read counts as none.
 
 `decode_reduced` is faster for large JPEGs: libjpeg decodes them at a half, a quarter or an eighth of their width and

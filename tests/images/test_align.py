@@ -1,4 +1,4 @@
-"""CelebA-HQ's crop: where it puts a face, what it shows of the image, and the way back."""
+"""CelebA-HQ's crop: where a face is in it, which pixels it shows, and the way back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mode to its pixels, every broken file to its reason, in bounded memory and from many threads at once."""
+"""Pixels of every mode, a reason for every broken file, in bounded memory and from many threads at once."""
 
 from __future__ import annotations
 

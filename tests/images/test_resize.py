@@ -1,4 +1,4 @@
-"""The square of an image by torch, beside Pillow's: how far apart they are at most, and where they are one."""
+"""torch's square of an image beside Pillow's: how much they differ at most."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_photograph_is_a_level_off_in_few_pixels(size: tuple[int, int], side: 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("size", SIZES)
 def test_noise_of_black_and_white_is_at_most_two_levels_off(size: tuple[int, int], side: int) -> None:
-    """What sums the weights' errors up: every pixel overshoots, and each pass cuts it."""
+    """The worst case: the weights' errors add up, every pixel overshoots, and each pass clips it."""
     noise = np.random.default_rng(0).integers(0, 2, (size[1], size[0], 3), dtype=np.uint8) * 255
     levels = apart(Image.fromarray(noise), side)
     assert levels.max() <= 2
