@@ -105,7 +105,7 @@ def check_kind(path: str | os.PathLike[str]) -> None:
         beginning = file.read(9)
     # A .safetensors file begins with the length of its JSON header.
     if not beginning.startswith(_ZIP_BEGINNING) and beginning[8:] != b"{":
-        raise ValueError(_neither(path))
+        raise ValueError(_wrong_kind(path))
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ def load(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> SegFace:
     named = metadata.get("checkpoint", checkpoint.name)
     if named != checkpoint.name:
         raise ValueError(f"{path} holds the checkpoint '{named}', not '{checkpoint.name}'")
-    with _unfilled():
+    with _skip_init():
         network = SegFace(checkpoint)
     sources = _sources(checkpoint, network)
     _check_fit(checkpoint, path, tensors, sources)
@@ -140,18 +140,18 @@ def load(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> SegFace:
 
 
 @contextmanager
-def _unfilled() -> Iterator[None]:
-    """Modules made inside get no random weights, which take as long as reading the true ones."""
+def _skip_init() -> Iterator[None]:
+    """Modules made inside stay uninitialised: random weights would take as long as reading the true ones."""
     from torch.overrides import TorchFunctionMode
 
-    class Unfilled(TorchFunctionMode):
+    class SkipInit(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if getattr(func, "__name__", "") in _RANDOM:
                 return args[0] if args else kwargs["tensor"]
             return func(*args, **kwargs)
 
-    with Unfilled():
+    with SkipInit():
         yield
 
 
@@ -198,7 +198,7 @@ def _save(
         **notes,
     }
     content = save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata)
-    with _appearing(Path(target)) as unfinished:
+    with _atomic(Path(target)) as unfinished:
         unfinished.write_bytes(content)  # the file of safetensors' save_file is readable for its owner alone
 
 
@@ -313,10 +313,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(_neither(path)) from error
+        raise ValueError(_wrong_kind(path)) from error
 
 
-def _neither(path: str | os.PathLike[str]) -> str:
+def _wrong_kind(path: str | os.PathLike[str]) -> str:
     return f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
 
 
@@ -351,11 +351,11 @@ def _from_url(url: str) -> Path:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        with _alone(target):
+        with _locked(target):
             if target.is_file():
                 return target
             content = storage.read(url)
-            with _appearing(target) as unfinished:
+            with _atomic(target) as unfinished:
                 unfinished.write_bytes(content)
     except (OSError, ValueError, ImportError) as error:
         reason = f"{type(error).__name__}: {error}" if shown == url else type(error).__name__
@@ -366,7 +366,7 @@ def _from_url(url: str) -> Path:
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     """Lets one process of this machine in at a time: of actors that start together one fetches for all.
 
     The kernel ends the lock with its process.
@@ -377,7 +377,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def _atomic(target: Path) -> Iterator[Path]:
     """A path to write to; afterwards the file is renamed to `target`, or removed after an error."""
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
