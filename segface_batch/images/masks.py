@@ -46,8 +46,8 @@ OUTSIDE = 255
 
 
 def paste(mask: np.ndarray, transform: np.ndarray, width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """A mask (h, w), uint8 class ids, and its transform (2, 3) -> the mask in pixels of the image, (H, W) uint8, and its
-    left and top edge there.
+    """A mask (h, w) of uint8 class ids and its transform (2, 3) -> the mask in pixels of the image, (H, W) uint8, and
+    its left and top edge there.
 
     It is the smallest upright rectangle with all that the mask covers of the image of `width` x `height` pixels.  A
     pixel gets the class at its middle, OUTSIDE where that is beyond the mask.  The mask must overlap the image.
