@@ -174,7 +174,7 @@ def _carried(inputs: Sequence[_Input], columns: Sequence[str], image_column: str
             if column in schema.names
         }
         if not types:
-            names = sorted({name for _, schema in available for name in schema.names})
+            names = sorted({name for _, schema in available for name in schema.names} - {*manifest.COLUMNS})
             raise ValueError(f"no input has a column '{column}'; there is: {', '.join(names) or 'none'}")
         if len(set(types.values())) > 1:
             both = ", ".join(f"{kind} in {redacted(place)}" for place, kind in types.items())
