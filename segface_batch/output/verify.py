@@ -93,7 +93,7 @@ def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Find
         try:
             place = storage.join(out, data_set, name)
             if quick:
-                with ranged.opened(place, storage.size(place) or 0, _BLOCK) as file:
+                with ranged.open_ranged(place, storage.size(place) or 0, _BLOCK) as file:
                     tables[data_set] = pq.read_table(pa.PythonFile(file), columns=columns)
                 continue
             content = storage.read(place)

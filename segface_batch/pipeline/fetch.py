@@ -51,7 +51,7 @@ def fetch(unit: Unit, *, allow_unreadable: bool = False, any_length: bool = Fals
     """
     try:
         answers = _answers(unit, any_length)
-    except storage.Unusable as error:
+    except storage.StorageUnavailable as error:
         raise FatalError(_one_line(error)) from error
     except Exception as error:
         raise FatalError(f"fetching failed: {type(error).__name__}: {_one_line(error)}") from error
@@ -137,7 +137,7 @@ def _place(image: SourceImage) -> str:
 
 
 def _refused(error: OSError) -> Answer:
-    if isinstance(error, storage.Unusable):
+    if isinstance(error, storage.StorageUnavailable):
         raise error
     return Answer(None, _word(error), _one_line(error))
 

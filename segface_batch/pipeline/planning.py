@@ -71,7 +71,7 @@ def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> Non
 
 def _images(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[SourceImage]]:
     schema.check_carried(job.columns)
-    return sources.images(
+    return sources.list_images(
         job.inputs,
         skipped,
         placed_by=job.placed_by,

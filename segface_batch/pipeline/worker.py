@@ -227,7 +227,7 @@ def _fatal(what: str, named: bool = True) -> Iterator[None]:
         yield
     except FatalError:
         raise
-    except storage.Unusable as error:
+    except storage.StorageUnavailable as error:
         raise FatalError(str(error)) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if named else str(error)

@@ -188,14 +188,16 @@ def test_wrong_credentials_are_tried_once(folder: Folder, data: bytes, changes: 
     ):
         with pytest.raises(PermissionError, match=rf"\A.*{words}.*'{folder.url}.*'\Z") as caught:
             ask()
-        assert isinstance(caught.value, storage.Unusable) == (words != "AccessDenied")
+        assert isinstance(caught.value, storage.StorageUnavailable) == (words != "AccessDenied")
         assert "wrong" not in str(caught.value)
     assert folder.requests() == {"GET": 2, "PUT": 1}
 
 
 def test_a_wrong_clock_is_said_so(folder: Folder) -> None:
     folder.faults({"fault": "skewed"})
-    with pytest.raises(storage.Unusable, match=r"\A.*RequestTimeTooSkewed: this machine's clock is wrong: set it"):
+    with pytest.raises(
+        storage.StorageUnavailable, match=r"\A.*RequestTimeTooSkewed: this machine's clock is wrong: set it"
+    ):
         storage.read(f"{folder.url}/a")
     assert folder.requests() == {"GET": 1}
 
@@ -203,5 +205,5 @@ def test_a_wrong_clock_is_said_so(folder: Folder) -> None:
 @pytest.mark.parametrize("name", ["absent-bucket", "No_Bucket", "no bucket", "x"])
 def test_an_absent_bucket_is_said_so(folder: Folder, name: str) -> None:
     for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.listing(f"s3://{name}"))):
-        with pytest.raises(storage.Unusable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
+        with pytest.raises(storage.StorageUnavailable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
             ask()

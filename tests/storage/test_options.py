@@ -29,7 +29,7 @@ SECRET = "MARKED/" + "x" * 33
         ('{"key": "a", "secret": "b"}', "'key' on the command line"),
         ('{"s3": {"secret": "b"}}', "'secret' on the command line"),
         ('{"s3": {"client_kwargs": {"aws_session_token": "b"}}}', "'aws_session_token' on the command line"),
-        ('{"anon": tru}', "the text is no JSON"),
+        ('{"anon": tru}', "the text is not JSON"),
         ("[1]", 'give an object like {"anon": true}, not the text'),
         ("absent.json", "no file 'absent.json'; give --storage-options a JSON file or a JSON object"),
     ],
@@ -43,7 +43,7 @@ def test_what_is_no_option_is_refused_in_one_line(given: str, words: str) -> Non
 def test_a_file_that_is_no_json_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "options.json"
     file.write_text(f'{{"secret": "{SECRET}"')
-    with pytest.raises(ValueError, match=r"\A.*options.json' is no JSON.*\Z") as caught:
+    with pytest.raises(ValueError, match=r"\A.*options.json' is not JSON.*\Z") as caught:
         options.check(str(file))
     assert SECRET not in str(caught.value)
 
@@ -99,7 +99,7 @@ from segface_batch import storage
 storage.configure(None, sys.argv[1])
 try:
     print(storage.put(sys.argv[2], b"content"), storage.read(sys.argv[2]))
-except storage.Unusable as error:
+except storage.StorageUnavailable as error:
     print(error)
 """
 
@@ -138,14 +138,16 @@ def test_the_environment_says_who_asks(client: str, kind: str, s3_server: S3Serv
 )
 def test_a_wrong_option_is_said_in_one_line(folder: Folder, changes: dict[str, Any], words: str) -> None:
     folder.configure(**changes)
-    with pytest.raises(storage.Unusable, match=rf"\A.*{words}.*\Z"):
+    with pytest.raises(storage.StorageUnavailable, match=rf"\A.*{words}.*\Z"):
         storage.read(f"{folder.url}/a")
 
 
 def test_obstore_refuses_options_that_change_what_is_asked_for(folder: Folder) -> None:
     folder.configure(s3_additional_kwargs={"ServerSideEncryption": "aws:kms"})
     if folder.client == "obstore":
-        with pytest.raises(storage.Unusable, match="no storage option 's3_additional_kwargs': use --s3-client s3fs"):
+        with pytest.raises(
+            storage.StorageUnavailable, match="no storage option 's3_additional_kwargs': use --s3-client s3fs"
+        ):
             storage.put(f"{folder.url}/a", b"")
         assert folder.requests() == {}
 
@@ -158,7 +160,7 @@ def test_secrets_are_not_shown(folder: Folder) -> None:
     usual = root.level
     root.setLevel(logging.DEBUG)
     try:
-        with pytest.raises(storage.Unusable) as caught:
+        with pytest.raises(storage.StorageUnavailable) as caught:
             storage.read(f"{folder.url}/a")
     finally:
         root.setLevel(usual)

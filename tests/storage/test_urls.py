@@ -88,5 +88,5 @@ def test_web_servers_are_read_patiently(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["gs", "nonsense"])
 def test_a_scheme_without_its_package_says_what_to_install(scheme: str) -> None:
     words = {"gs": "Please install gcsfs", "nonsense": "Protocol not known: nonsense"}[scheme]
-    with pytest.raises(storage.Unusable, match=rf"\A.*{scheme}:// URLs: .*{words}.*\Z"):
+    with pytest.raises(storage.StorageUnavailable, match=rf"\A.*{scheme}:// URLs: .*{words}.*\Z"):
         storage.read(f"{scheme}://bucket/a")
