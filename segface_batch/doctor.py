@@ -83,7 +83,7 @@ def examine(job: Job) -> Iterator[Check]:
 def _tried(name: str, check: Callable[[], str], hint: str) -> Check:
     try:
         return Check(OK, name, check())
-    except storage.Unusable as error:  # says the hint itself
+    except storage.StorageUnavailable as error:  # says the hint itself
         return Check(FAILED, name, _words(error))
     except (OSError, ValueError) as error:
         return Check(FAILED, name, f"{_words(error)}; {hint}")
@@ -115,7 +115,7 @@ def _input(place: str) -> Iterator[Check]:
     first: list[sources.SourceImage] = []
 
     def find() -> str:
-        _, images = sources.images((place,), Counter())
+        _, images = sources.list_images((place,), Counter())
         first.extend(image for image, _ in zip(images, range(1), strict=False))
         if not first:
             raise ValueError(f"no images in {redacted(place)}")

@@ -15,13 +15,13 @@ import pytest
 
 from segface_batch import storage
 from segface_batch.inputs.image import Cell, SourceImage
-from segface_batch.inputs.sources import images
+from segface_batch.inputs.sources import list_images
 from tests.inputs.archives import IMAGE, tar_file
 
 
 def listed(*inputs: Path | str, **settings: Any) -> tuple[list[SourceImage], dict[str, int]]:
     skipped: Counter[str] = Counter()
-    _, found = images([str(place) for place in inputs], skipped, **settings)
+    _, found = list_images([str(place) for place in inputs], skipped, **settings)
     return list(found), dict(skipped)
 
 
@@ -164,7 +164,7 @@ def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) 
         (b"uri\na.jpg\n", ("landmarks", "box"), "no column 'landmarks' or 'box' (it has: uri)"),
         (b"uri,image_id\na.jpg,a\n,b\n", (), "row 2 has no uri"),
         (b"uri\ncaf\xe9.jpg\n", (), "is not UTF-8"),
-        (b'uri\n"' + b"a" * 140_000, (), "is no CSV"),
+        (b'uri\n"' + b"a" * 140_000, (), "is not CSV"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_refused(
@@ -271,7 +271,7 @@ def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "x/a/1.jpg", "y/a/1.jpg")
     both = f"{tmp_path}/x/a and {tmp_path}/y/a"
     assert refusal(tmp_path / "x/a", f"{tmp_path}/y/a/") == (
-        f"{both} have the same last word, by which their images are told apart; rename one"
+        f"{both} have the same last component, which tells their images apart; rename one"
     )
 
 
@@ -284,7 +284,7 @@ def test_columns_are_carried_with_their_types_and_null_where_an_input_has_none(t
           n=pa.list_(pa.int8()))  # fmt: skip
     touch(tmp_path, "g/d.jpg")
     inputs = [str(tmp_path / name) for name in ("m.parquet", "m.csv", "f", "g")]
-    schema, found = images(inputs, Counter(), columns=["who", "n", "day"])
+    schema, found = list_images(inputs, Counter(), columns=["who", "n", "day"])
     assert schema == pa.schema([("who", pa.string()), ("n", pa.list_(pa.int8())), ("day", pa.date32())])
     assert [(image.image_id, image.carried) for image in found] == [
         ("m.parquet//a.jpg", ("x", None, day)),
@@ -301,7 +301,7 @@ def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path) -> None:
     csv, parquet = tmp_path / "m.csv", tmp_path / "m.parquet"
     assert refusal(csv, columns=["wo"]) == "no input has a column 'wo'; there is: age, who"
     assert refusal(csv, parquet, columns=["age"]) == (
-        f"column 'age' has several types (string in {csv}, int64 in {parquet}); make them one"
+        f"column 'age' has several types (string in {csv}, int64 in {parquet}); make them the same"
     )
     faces(tmp_path / "f" / "a.parquet", [{"image": {"bytes": b"1"}, "age": 3}], age=pa.int64())
     faces(tmp_path / "f" / "b.parquet", [{"image": {"bytes": b"1"}, "age": "3"}], age=pa.string())
@@ -319,10 +319,10 @@ def test_an_input_that_is_none_is_refused_with_a_hint(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.zip") == (
         f"'{tmp_path}/a.zip' is neither a folder nor a .txt, .csv, .parquet or .tar file; give the folder it is in"
     )
-    compressed = "is compressed, so that no member can be read by itself; decompress it to .tar first"
+    compressed = "is compressed, so its members cannot be read one by one; decompress it to .tar first"
     assert refusal(tmp_path / "b.tar.gz") == f"{tmp_path}/b.tar.gz {compressed}"
     assert refusal("s3://bucket/b.tar.gz") == f"s3://bucket/b.tar.gz {compressed}"
-    assert refusal(tmp_path / "c.parquet").startswith(f"{tmp_path}/c.parquet is no Parquet file: ")
+    assert refusal(tmp_path / "c.parquet").startswith(f"{tmp_path}/c.parquet is not a Parquet file: ")
     assert refusal(tmp_path / "e.parquet") == (
         f"{tmp_path}/e.parquet has neither a column 'uri' nor one with images (it has: x, y); a manifest needs "
         "'uri', and images are binary or a struct with 'bytes'"
@@ -348,8 +348,8 @@ def test_images_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path
     faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
     for name, first in (("loose", "loose/a.jpg"), ("t.tar", "t.tar"), ("f.parquet", "f.parquet")):
         assert refusal(tmp_path / name, placed_by=["landmarks"]) == (
-            f"{tmp_path}/{first} comes without the landmarks that each face is cropped by; give a manifest or Parquet "
-            "file with a column 'landmarks', or --faces detect, which finds them"
+            f"{tmp_path}/{first} comes without landmarks to crop each face by; give a manifest or Parquet file with a "
+            "column 'landmarks', or --faces detect to find them"
         )
     points = {"landmarks": [1.0, 2.0]}
     faces(tmp_path / "g.parquet", [{"image": {"bytes": b"1"}} | points], landmarks=pa.list_(pa.float32()))
@@ -359,7 +359,7 @@ def test_images_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path
 
 def test_a_listing_streams(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b/c.jpg")
-    _, found = images([str(tmp_path)], Counter())
+    _, found = list_images([str(tmp_path)], Counter())
     assert next(found).image_id == "a.jpg"
     touch(tmp_path, "b/d.jpg")
     assert [image.image_id for image in found] == ["b/c.jpg", "b/d.jpg"]

@@ -28,7 +28,7 @@ def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_R
     run = runs.read(out)
     if run is None:
         skipped: Counter[str] = Counter()
-        carried, images = sources.images(job.inputs, skipped)
+        carried, images = sources.list_images(job.inputs, skipped)
         name = planning.write(runs.plan_folder(out), images, skipped, job.part_rows, carried=carried)
         run = runs.start(out, job, "0" * 64, name, carried)
     plan = runs.plan(out, run)

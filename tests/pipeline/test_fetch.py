@@ -31,7 +31,7 @@ class Planned:
         self.output = str(folder / "out")
         self.folder = runs.plan_folder(self.output)
         skipped: Counter[str] = Counter()
-        carried, found = sources.images([str(place) for place in inputs], skipped, **options)
+        carried, found = sources.list_images([str(place) for place in inputs], skipped, **options)
         name = plan.write(self.folder, found, skipped, 16_384, carried=carried)
         self.plan: Plan = plan.read(self.folder, [name])
 
@@ -168,7 +168,7 @@ def test_a_parquet_file_that_was_replaced_or_damaged_gives_errors(tmp_path: Path
         path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
         assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
     path.write_bytes(b"1" * (size - 1))
-    parquet.kept.cache_clear()
+    parquet.open_once.cache_clear()
     assert [error for _, _, error in planned.answers()] == ["changed"] * 3
     path.write_bytes(b"1" * size)
     assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
