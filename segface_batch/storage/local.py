@@ -55,7 +55,7 @@ class Local:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            failpoint.reached("written", place)
+            failpoint.crash_if_asked("written", place)
             if overwrite:
                 os.replace(temporary, path)
             else:

@@ -100,7 +100,7 @@ def test_rows_of_a_parquet_file_need_its_footer_once_and_their_row_group(bucket:
         assert bucket.requests() == {"GET": 2 if position == 0 else 1}
 
 
-def test_a_unit_that_may_not_be_read_ends_the_run(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_forbidden_unit_stops_the_run(bucket: Bucket, tmp_path: Path) -> None:
     prefix = uuid.uuid4().hex[:6]
     for number in range(9):
         bucket.keep(f"{prefix}/{number}.jpg", b"1")
@@ -131,7 +131,7 @@ def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_pat
     assert time.monotonic() - started < 5
 
 
-def test_a_manifest_of_a_bucket_names_what_lies_beside_it(bucket: Bucket, tmp_path: Path) -> None:
+def test_relative_paths_in_a_manifest_start_at_its_prefix(bucket: Bucket, tmp_path: Path) -> None:
     bucket.keep("lists/a/1.jpg", b"12")
     bucket.keep("lists/m.csv", b"uri,who\na/1.jpg,x\nabsent.jpg,y\n")
     planned = Planned(tmp_path, f"s3://{bucket.name}/lists/m.csv", columns=("who",))

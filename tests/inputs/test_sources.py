@@ -78,7 +78,7 @@ def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -
     }
 
 
-def test_a_name_that_is_no_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     with open(path, "wb"):
         pass
@@ -148,7 +148,7 @@ def test_a_box_places_a_face_where_there_are_no_landmarks(tmp_path: Path) -> Non
     assert [image.landmarks for image in found] == [[1, 2, 3, 4], None]
 
 
-def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) -> None:
+def test_secrets_in_a_manifest_serve_to_read_and_are_not_shown(tmp_path: Path) -> None:
     signed = "https://u:p@host/b.jpg?size=2&X-Amz-Signature=abc"
     (tmp_path / "m.txt").write_text(f"{signed}\n")
     shown = "https://host/b.jpg?size=2&X-Amz-Signature=REDACTED"
@@ -176,7 +176,7 @@ def test_a_manifest_that_lacks_something_is_refused(
     assert message in found
 
 
-def test_a_manifest_whose_places_are_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_whose_uris_are_not_text_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": [1]}), tmp_path / "m.parquet")
     assert refusal(tmp_path / "m.parquet") == f"{tmp_path}/m.parquet: column 'uri' is int64; make it text"
     pq.write_table(pa.table({"uri": pa.array(["/a.jpg"]).dictionary_encode()}), tmp_path / "m.parquet")
@@ -230,7 +230,7 @@ def test_a_folder_of_tar_files_is_their_images(tmp_path: Path) -> None:
     assert ids(shard) == ["1.tar/../a.jpg"]
 
 
-def test_what_a_broken_shard_promised_is_an_error_and_not_lost(tmp_path: Path) -> None:
+def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
     whole = tar_file(tmp_path / "whole.tar", [("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)]).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: 512 + 1024 + 512 + 599])
     (tmp_path / "damaged.tar").write_bytes(whole[:1536] + b"\1" * 512)
@@ -249,7 +249,7 @@ def test_what_a_broken_shard_promised_is_an_error_and_not_lost(tmp_path: Path) -
     assert skipped == {"tar files without an end": 1, "damaged tar files": 2, "damaged Parquet files": 1}
 
 
-def test_ids_of_several_inputs_start_with_their_last_words(tmp_path: Path) -> None:
+def test_ids_of_several_inputs_start_with_their_last_components(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     tar_file(tmp_path / "a" / "s.tar", [("t.jpg", b"1")])
     tar_file(tmp_path / "u.tar", [("t.jpg", b"1")])
@@ -311,7 +311,7 @@ def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "f", columns=["image"]) == "no input has a column 'image'; there is: age"
 
 
-def test_an_input_that_is_none_is_refused_with_a_hint(tmp_path: Path) -> None:
+def test_an_invalid_input_is_refused_with_a_hint(tmp_path: Path) -> None:
     touch(tmp_path, "a.zip", "b.tar.gz", "c.parquet", "d.jpg")
     pq.write_table(pa.table({"x": [1], "y": ["2"]}), tmp_path / "e.parquet")
     two = {"left": pa.array([b"1"]), "right": pa.array([b"2"])}

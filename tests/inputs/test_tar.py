@@ -63,7 +63,7 @@ class _Counted(io.BytesIO):
         return data
 
 
-def test_what_is_no_regular_file_is_told_apart() -> None:
+def test_members_that_are_not_regular_files_have_a_kind() -> None:
     types = {
         "a.jpg": tarfile.REGTYPE, "b.jpg": tarfile.AREGTYPE, "c.jpg": tarfile.CONTTYPE, "d.jpg": tarfile.SYMTYPE,
         "e.jpg": tarfile.LNKTYPE, "f.jpg": tarfile.CHRTYPE, "g.jpg": tarfile.FIFOTYPE, "h.jpg": tarfile.DIRTYPE,

@@ -77,7 +77,7 @@ def test_a_unit_has_its_images_and_their_columns_in_order(tmp_path: Path) -> Non
     assert planned.unit(0, [1]).seqs == (1,)
 
 
-def test_a_file_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_has_an_error_word(tmp_path: Path) -> None:
     files = folder_of(tmp_path / "in", 9)
     planned = Planned(tmp_path, files)
     (files / "000.jpg").unlink()
@@ -110,7 +110,7 @@ def test_only_the_images_asked_for_are_fetched(tmp_path: Path) -> None:
     assert Planned(tmp_path, shard).answers(0, [1, 3]) == [("s.tar/1.jpg", b"1", None), ("s.tar/3.jpg", b"3", None)]
 
 
-def test_members_of_a_tar_file_are_cut_out_of_one_piece(tmp_path: Path) -> None:
+def test_members_of_a_tar_file_are_read_by_one_request(tmp_path: Path) -> None:
     files = [(f"{'d' * 40 * number}/{number}.jpg", b"%d" % number * 700) for number in range(10)]
     files[5:5] = [("5.json", b"{}" * 3000)]
     planned = Planned(tmp_path, tar_file(tmp_path / "s.tar", files, kind=2))
@@ -119,7 +119,7 @@ def test_members_of_a_tar_file_are_cut_out_of_one_piece(tmp_path: Path) -> None:
     assert planned.answers(0) + planned.answers(1) == expected
 
 
-def test_members_that_are_cut_or_no_longer_there_are_errors(tmp_path: Path) -> None:
+def test_members_that_are_cut_off_or_have_changed_are_errors(tmp_path: Path) -> None:
     files = [(f"{number}.jpg", b"%d" % number * 600) for number in range(3)]
     shard = tar_file(tmp_path / "s.tar", files)
     whole = shard.read_bytes()
@@ -182,7 +182,7 @@ def test_files_that_may_not_be_read_are_forbidden(tmp_path: Path) -> None:
     assert planned.answers() == [("000.jpg", None, "forbidden"), ("001.jpg", b"1", None)]
 
 
-def test_a_unit_of_which_nothing_can_be_read_ends_the_run(tmp_path: Path) -> None:
+def test_a_unit_without_a_readable_image_stops_the_run(tmp_path: Path) -> None:
     files = folder_of(tmp_path / "in", 15)
     planned = Planned(tmp_path, files)
     for number in range(15):
@@ -199,7 +199,7 @@ def test_a_unit_of_which_nothing_can_be_read_ends_the_run(tmp_path: Path) -> Non
     assert planned.answers()[3] == ("003.jpg", None, "missing")
 
 
-def test_an_image_that_was_cut_anyway_does_not_excuse_the_others(tmp_path: Path) -> None:
+def test_an_error_known_from_the_plan_does_not_excuse_the_other_images(tmp_path: Path) -> None:
     files = [(f"{number:04d}.jpg", b"1") for number in range(576)]  # units of nine
     shard = tar_file(tmp_path / "s.tar", files)
     os.truncate(shard, 575 * 1024 + 512)
@@ -211,7 +211,7 @@ def test_an_image_that_was_cut_anyway_does_not_excuse_the_others(tmp_path: Path)
     assert [error for _, _, error in answers] == ["unfetchable"] * 8 + ["truncated"]
 
 
-def test_missing_images_are_believed(tmp_path: Path) -> None:
+def test_a_unit_of_missing_images_does_not_stop_the_run(tmp_path: Path) -> None:
     files = folder_of(tmp_path / "in", 8)
     planned = Planned(tmp_path, files)
     for path in files.iterdir():
@@ -219,7 +219,7 @@ def test_missing_images_are_believed(tmp_path: Path) -> None:
     assert {error for _, _, error in planned.answers()} == {"missing"}
 
 
-def test_storage_of_which_nothing_can_be_had_ends_the_run_without_telling_secrets(tmp_path: Path) -> None:
+def test_unavailable_storage_stops_the_run_and_no_secret_is_shown(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("nosuch://u:p@host/a.jpg?sig=s\n")
     planned = Planned(tmp_path, tmp_path / "m.txt")
     for settings in ({}, {"allow_unreadable": True}):
@@ -228,7 +228,7 @@ def test_storage_of_which_nothing_can_be_had_ends_the_run_without_telling_secret
         assert "u:p" not in fatal
 
 
-def test_whatever_else_goes_wrong_is_told_in_one_line(tmp_path: Path) -> None:
+def test_any_other_error_stops_the_run_in_one_line(tmp_path: Path) -> None:
     planned = Planned(tmp_path, folder_of(tmp_path / "in", 1))
     unit = planned.unit()
     broken = replace(unit, images=(unit.images[0]._replace(place=f"{tmp_path}/in/\0.jpg"),))

@@ -1,4 +1,4 @@
-"""Where options come from, and that secrets go nowhere."""
+"""Where options come from, and that secrets do not leak."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ SECRET = "MARKED/" + "x" * 33
         ("absent.json", "no file 'absent.json'; give --storage-options a JSON file or a JSON object"),
     ],
 )
-def test_what_is_no_option_is_refused_in_one_line(given: str, words: str) -> None:
+def test_invalid_options_are_refused_in_one_line(given: str, words: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=r"\A.+\Z") as caught:
         options.check(given)
     assert words in str(caught.value)
 
 
-def test_a_file_that_is_no_json_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "options.json"
     file.write_text(f'{{"secret": "{SECRET}"')
     with pytest.raises(ValueError, match=r"\A.*options.json' is not JSON.*\Z") as caught:
@@ -85,7 +85,7 @@ def test_options_may_be_given_by_protocol(folder: Folder) -> None:
     assert options.given("gs") == {"token": "anon"}
 
 
-def test_a_public_bucket_is_read_by_anybody(folder: Folder, s3_server: S3Server) -> None:
+def test_a_public_bucket_needs_no_keys(folder: Folder, s3_server: S3Server) -> None:
     s3_server.client().put_object(Bucket="public", Key="a", Body=b"1")  # makes the bucket
     storage.configure(f'{{"anon": true, "endpoint_url": "{s3_server.endpoint}"}}', folder.client)
     assert storage.read("s3://public/a") == b"1"
@@ -106,7 +106,7 @@ except storage.StorageUnavailable as error:
 
 @pytest.mark.parametrize("client", options.S3_CLIENTS)
 @pytest.mark.parametrize("kind", ["keys", "profile", "none"])
-def test_the_environment_says_who_asks(client: str, kind: str, s3_server: S3Server, tmp_path: Path) -> None:
+def test_credentials_come_from_the_environment(client: str, kind: str, s3_server: S3Server, tmp_path: Path) -> None:
     environment = s3_server.environment()
     if kind != "keys":
         key, secret = environment.pop("AWS_ACCESS_KEY_ID"), environment.pop("AWS_SECRET_ACCESS_KEY")
@@ -136,13 +136,13 @@ def test_the_environment_says_who_asks(client: str, kind: str, s3_server: S3Serv
         ({"endpoint_url": "nowhere"}, "(?i:invalid endpoint).*nowhere"),
     ],
 )
-def test_a_wrong_option_is_said_in_one_line(folder: Folder, changes: dict[str, Any], words: str) -> None:
+def test_a_wrong_option_is_named_in_one_line(folder: Folder, changes: dict[str, Any], words: str) -> None:
     folder.configure(**changes)
     with pytest.raises(storage.StorageUnavailable, match=rf"\A.*{words}.*\Z"):
         storage.read(f"{folder.url}/a")
 
 
-def test_obstore_refuses_options_that_change_what_is_asked_for(folder: Folder) -> None:
+def test_obstore_refuses_options_that_change_the_requests(folder: Folder) -> None:
     folder.configure(s3_additional_kwargs={"ServerSideEncryption": "aws:kms"})
     if folder.client == "obstore":
         with pytest.raises(

@@ -1,4 +1,4 @@
-"""What both clients for s3:// do the same."""
+"""What both clients for s3:// do alike."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_an_object_is_one_get(folder: Folder) -> None:
     assert folder.requests() == {"GET": 3}
 
 
-def test_what_is_not_there_is_asked_for_once(folder: Folder) -> None:
+def test_an_absent_object_costs_one_request(folder: Folder) -> None:
     with pytest.raises(FileNotFoundError, match=rf"\A.*'{folder.url}/absent'\Z") as caught:
         storage.read(f"{folder.url}/absent")
     assert caught.value.errno == errno.ENOENT
     assert folder.requests() == {"GET": 1}
 
 
-def test_what_is_too_large_is_not_read(folder: Folder) -> None:
+def test_an_object_over_the_limit_is_not_read(folder: Folder) -> None:
     folder.keep("a", bytes(12_000_000))
     assert storage.read(f"{folder.url}/a", span=(0, 1)) == b"\0"  # connects
     folder.faults()
@@ -178,7 +178,7 @@ def test_keys_are_taken_literally(folder: Folder) -> None:
     assert list(storage.listing(folder.url)) == []
 
 
-def test_keys_that_obstore_has_no_words_for_are_taken_literally_too(folder: Folder) -> None:
+def test_keys_that_obstore_cannot_express_are_taken_literally_too(folder: Folder) -> None:
     for key in ("a\nb", "in//c"):
         folder.keep(key, key.encode())
     listed = [entry.place for entry in storage.listing(folder.url)]

@@ -1,4 +1,4 @@
-"""Large JPEGs decoded in part: near the exact crop, with the numbers of the whole image."""
+"""Large JPEGs decoded at a reduced size: near the exact crop, with the geometry of the whole image."""
 
 from __future__ import annotations
 
