@@ -96,23 +96,23 @@ def put(place: str, data: bytes) -> bool:
 
     A retry after a lost answer finds its own object and says False too; compare the content to tell which it was.
     """
-    failpoint.crash_if_asked("before", place)
+    failpoint.reached("before", place)
     written = _store(place).put(place, data, overwrite=False)
-    failpoint.crash_if_asked("after", place)
+    failpoint.reached("after", place)
     return written
 
 
 def replace(place: str, data: bytes) -> None:
     """Write an object over the one of that name, which readers see until the new one is complete."""
-    failpoint.crash_if_asked("before", place)
+    failpoint.reached("before", place)
     _store(place).put(place, data, overwrite=True)
-    failpoint.crash_if_asked("after", place)
+    failpoint.reached("after", place)
 
 
 def remove(places: Iterable[str]) -> None:
     """Remove objects of one bucket, or local files and whole folders.  Absent ones are no error."""
     for place in (places := list(places)):
-        failpoint.crash_if_asked("removing", place)
+        failpoint.reached("removing", place)
     if places:
         _store(places[0]).remove(places)
 

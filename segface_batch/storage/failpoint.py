@@ -12,7 +12,7 @@ import signal
 import time
 
 
-def crash_if_asked(moment: str, place: str) -> None:
+def reached(moment: str, place: str) -> None:
     """Crash or pause here if the environment asks for it."""
     fatal, _, word = os.environ.get("SEGFACE_FAILPOINT", "").partition(":")
     if moment == fatal and word in place:

@@ -55,7 +55,7 @@ class Local:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            failpoint.crash_if_asked("written", place)
+            failpoint.reached("written", place)
             if overwrite:
                 os.replace(temporary, path)
             else:
