@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from segface_batch import storage
-from segface_batch.job import DETECTION, Job
+from segface_batch.job import Job, recorded
 from segface_batch.output import plan as planning, schema
 from segface_batch.output.plan import Plan
 from segface_batch.storage.redact import redacted
@@ -121,23 +121,10 @@ def end_retry(out: str, retry: Retry) -> None:
 
 def _settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
-    return {
-        "inputs": [redacted(storage.absolute(place)) for place in job.inputs],
-        "columns": list(job.columns),
-        "image_column": job.image_column,
-        "checkpoint": job.model.name,
-        "network": job.network,
-        "weights_sha256": weights_sha256,
-        "faces": job.faces,
-        **{name: getattr(job, name) for name in DETECTION if job.faces == "detect"},
-        "mask_space": job.mask_space,
-        "engine": job.engine,
-        "precision": job.precision,
-        "compile": job.compile,
-        "max_pixels": job.max_pixels,
-        "decode": job.decode,
-        "part_rows": job.part_rows,
-    }
+    inputs = [redacted(storage.absolute(place)) for place in job.inputs]
+    settings = {"inputs": inputs, **recorded(job), "checkpoint": job.model.name, "weights_sha256": weights_sha256}
+    del settings["input"]  # as given: relative to some folder, or with a secret in it
+    return settings
 
 
 def _place(out: str) -> str:

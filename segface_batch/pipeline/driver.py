@@ -117,6 +117,7 @@ class _Driver:
         works = [Work(planned, unit, staging.unit(planned, unit)) for planned, units in todo.items() for unit in units]
         self.left += sum(work.images for work in works)
         waiting = {planned: len(units) for planned, units in todo.items()}
+        self.progress.start(self.plan.images - self.left + self.parsed)
         for planned, count in waiting.items():
             if count == 0:
                 self._publish(planned)
@@ -139,6 +140,7 @@ class _Driver:
         ]
         todo = [work for work in works if work.target not in staged]
         self.left += sum(work.images for work in todo)
+        self.progress.start(self.plan.images - self.left + self.parsed)
         for _ in self._stage(todo, staging, again=True):
             pass
         for index, units in retry.images.items():

@@ -19,7 +19,7 @@ from segface_batch.errors import FatalError
 from segface_batch.inputs import parquet, tar
 from segface_batch.inputs.image import Cell, SourceImage
 from segface_batch.output.plan import Unit
-from segface_batch.storage.redact import redacted_text
+from segface_batch.pipeline.fatal import fatal, one_line
 
 #: Waiting for a disk or a network costs no CPU.
 THREADS = 16
@@ -49,12 +49,8 @@ def fetch(unit: Unit, *, allow_unreadable: bool = False, any_length: bool = Fals
     FatalError where the storage gives nothing at all, and, but for `allow_unreadable`, for a unit of FATAL_IMAGES or
     more of which every image is forbidden or unfetchable.
     """
-    try:
+    with fatal("fetching failed"):
         answers = _answers(unit, any_length)
-    except storage.StorageUnavailable as error:
-        raise FatalError(_one_line(error)) from error
-    except Exception as error:
-        raise FatalError(f"fetching failed: {type(error).__name__}: {_one_line(error)}") from error
     if not allow_unreadable:
         _check_shared_fault(unit, answers)
     return answers
@@ -118,10 +114,10 @@ def _from_parquet(images: Sequence[SourceImage]) -> list[Answer]:
     try:
         found = parquet.read(_place(images[0]), cells)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        return [Answer(None, "unreadable", _one_line(error)) for _ in images]
+        return [Answer(None, "unreadable", one_line(error)) for _ in images]
     except OSError as error:
         # Arrow's own errors, which it has for damaged pages, are OSErrors without a number.
-        refused = _refused(error) if error.errno else Answer(None, "unreadable", _one_line(error))
+        refused = _refused(error) if error.errno else Answer(None, "unreadable", one_line(error))
         return [refused for _ in images]
     return [_of_cell(data) for data in found]
 
@@ -139,7 +135,7 @@ def _place(image: SourceImage) -> str:
 def _refused(error: OSError) -> Answer:
     if isinstance(error, storage.StorageUnavailable):
         raise error
-    return Answer(None, _word(error), _one_line(error))
+    return Answer(None, _word(error), one_line(error))
 
 
 def _word(error: OSError) -> str:
@@ -164,11 +160,3 @@ def _check_shared_fault(unit: Unit, answers: Sequence[Answer]) -> None:
         f"all {len(tried)} images of unit {unit.number} are {' or '.join(errors)} (first: {tried[0].message}); {hints} "
         "and run again, or add --allow-unreadable to record them as errors"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    """What happened, without secrets; the system's errors as PLACE: MESSAGE."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return redacted_text((text.splitlines() or [""])[0])

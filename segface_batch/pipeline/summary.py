@@ -18,12 +18,17 @@ class Summary:
     the last part written."""
 
     output: str
-    images: dict[str, int]
+    images_by_status: dict[str, int]
     status: dict[str, int]
     errors: dict[str, int]
     skipped: dict[str, int]
     parsed: int
     seconds: float
+
+    @property
+    def images(self) -> int:
+        """All planned images."""
+        return sum(self.images_by_status.values())
 
     @classmethod
     def of(cls, output: str, manifest: Mapping[str, Any], parsed: int, seconds: float) -> Summary:
@@ -38,11 +43,10 @@ _IMAGES = {schema.OK: "with faces", schema.NO_FACE: "without", schema.ERROR: "wi
 
 def report(summary: Summary) -> str:
     """The end of a run in a few lines, with the next command to try."""
-    images = ", ".join(
-        f"{summary.images[status]:,} {what}" for status, what in _IMAGES.items() if status in summary.images
-    )
+    counts = [(summary.images_by_status.get(status, 0), what) for status, what in _IMAGES.items()]
+    images = ", ".join(f"{count:,} {what}" for count, what in counts if count)
     faces = summary.status.get(schema.OK, 0)
-    lines = [f"{sum(summary.images.values()):,} images: {images}; {faces:,} faces"]
+    lines = [f"{summary.images:,} images: {images}; {faces:,} faces"]
     if summary.errors:
         lines.append(f"  errors: {_counts(summary.errors)}")
     if summary.skipped:

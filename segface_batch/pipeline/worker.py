@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from threading import Lock
@@ -28,6 +27,7 @@ from segface_batch.output import parts, plan, run as runs, schema
 from segface_batch.output.face import Face, FetchedImage
 from segface_batch.pipeline import metrics, work as works
 from segface_batch.pipeline.cropper import Cropper, Decoded
+from segface_batch.pipeline.fatal import fatal
 from segface_batch.pipeline.fetch import Answer, fetch
 from segface_batch.pipeline.metrics import Clock
 from segface_batch.pipeline.resources import Resources
@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, job: Job, resources: Resources, weights_sha256: str | None) -> None:
         self.job, self.resources = job, resources
-        self._configure()  # the weights may lie there
+        configure(job)  # the weights may lie there
         self.network = load_network(job, resources, weights_sha256)
         self.checkpoint = self.network.checkpoint
         self._class_names = self.checkpoint.dataset.class_names
@@ -62,22 +62,21 @@ class Worker:
         Ray drops what a worker raises; what must stop the run is told in `fatal`.
         """
         (row,) = work.to_pylist()
-        clock, errors, fatal = Clock(), 0, row.get("fatal")
+        clock, errors, stop = Clock(), 0, row.get("fatal")
         try:
-            if fatal is None:
+            if stop is None:
                 unit, images = self.fetch(row, clock)
                 errors = self.stage(row["target"], unit, self.rows(images, clock), clock)
         except FatalError as error:
-            fatal = str(error)
+            stop = str(error)
         seconds = clock.seconds()
         metrics.count_seconds(seconds)
         if row.get("fetch_seconds") is not None:
             seconds["fetch"] = row["fetch_seconds"]
-        return works.report(row["target"], errors, seconds, fatal)
+        return works.report(row["target"], errors, seconds, stop)
 
     def fetch(self, row: Mapping[str, Any], clock: Clock) -> tuple[plan.Unit, list[FetchedImage]]:
         """The planned unit of a row of `work.SCHEMA` and its images, unless the row brings their bytes."""
-        self._configure()
         unit = read_unit(self.job, row)
         if "fetched" in row:
             answers = [Answer(each["data"], each["error"]) for each in row["fetched"]]
@@ -91,7 +90,7 @@ class Worker:
 
     def rows(self, images: Sequence[FetchedImage], clock: Clock) -> list[dict[str, Any]]:
         """A row of `schema.row` for every face, and for every image without one, in order."""
-        with metrics.busy(), _fatal("the network failed"):
+        with metrics.busy(), fatal("the network failed"):
             rows: _Rows = []
             waiting: list[tuple[int, Face]] = []
             todo = iter(images)
@@ -101,7 +100,7 @@ class Worker:
                     for face in decoded.faces():
                         rows.append(None)
                         if face.crop is None:
-                            rows[-1] = _InTurn().submit(schema.row, face, self._class_names)
+                            rows[-1] = self._encoders.submit(schema.row, face, self._class_names)
                             continue
                         waiting.append((len(rows) - 1, face))
                         if len(waiting) == self.network.batch_size:
@@ -113,15 +112,12 @@ class Worker:
 
     def stage(self, target: str, unit: plan.Unit, rows: Sequence[Mapping[str, Any]], clock: Clock) -> int:
         """Put the rows of a unit into staging; the number of rows with an error."""
-        with _fatal(f"cannot write {target}", named=False):
-            self._configure()
+        with fatal("staging failed"):
+            configure(self.job)
             with clock.of("stage"):
                 parts.stage(target, schema.to_table(rows, self.checkpoint.dataset, unit.carried))
         _count(rows)
         return sum(row["status"] == schema.ERROR for row in rows)
-
-    def _configure(self) -> None:
-        storage.configure(self.job.storage_options, self.job.s3_client)
 
     def _ahead_of_network(
         self, futures: list[Future[Decoded]], todo: Iterator[FetchedImage], clock: Clock
@@ -131,9 +127,7 @@ class Worker:
             yield futures.pop(0).result()
             futures += [self._decoders.submit(self._cropper.decoded, image, clock) for image in islice(todo, 1)]
 
-    def _parse(
-        self, waiting: Sequence[tuple[int, Face]], rows: list[Future[dict[str, Any]] | None], clock: Clock
-    ) -> None:
+    def _parse(self, waiting: Sequence[tuple[int, Face]], rows: _Rows, clock: Clock) -> None:
         """Label the faces together, and have their rows encoded in the background."""
         crops = [face.crop for _, face in waiting if face.crop is not None]
         fives = [crop.landmarks for crop in crops if crop.landmarks is not None]
@@ -170,6 +164,11 @@ def load_network(job: Job, resources: Resources, weights_sha256: str | None) -> 
     )
 
 
+def configure(job: Job) -> None:
+    """Use the job's storage options in this process; a file of options is read again, as its keys may be renewed."""
+    storage.configure(job.storage_options, job.s3_client)
+
+
 def in_image_space(face: Face) -> Face:
     """The face with its labels in pixels of the upright image, OUTSIDE where the crop does not reach."""
     assert face.crop is not None
@@ -182,7 +181,8 @@ def in_image_space(face: Face) -> Face:
 
 def read_unit(job: Job, row: Mapping[str, Any]) -> plan.Unit:
     """The planned unit of a row of `work.SCHEMA`."""
-    with _fatal("fetching failed"):
+    with fatal("fetching failed"):
+        configure(job)
         return plan.read_unit(runs.plan_folder(job.output), row["file"], row["position"], row["seqs"])
 
 
@@ -196,15 +196,14 @@ def fetch_unit(job: Job, unit: plan.Unit, row: Mapping[str, Any], clock: Clock) 
 def fetched(work: pa.Table, job: Job) -> pa.Table:
     """A row of `work.SCHEMA` -> the same and the bytes of its images; runs on any CPU, so that a GPU need not wait."""
     (row,) = work.to_pylist()
-    clock, answers, fatal = Clock(), [], None
+    clock, answers, stop = Clock(), [], None
     try:
-        storage.configure(job.storage_options, job.s3_client)
         answers = fetch_unit(job, read_unit(job, row), row, clock)
     except FatalError as error:
-        fatal = str(error)
+        stop = str(error)
     seconds = clock.seconds()
     metrics.count_seconds(seconds)
-    return works.with_bytes(work, [answer[:2] for answer in answers], seconds.get("fetch"), fatal)
+    return works.with_bytes(work, [answer[:2] for answer in answers], seconds.get("fetch"), stop)
 
 
 class _InTurn(Executor):
@@ -218,20 +217,6 @@ class _InTurn(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-@contextmanager
-def _fatal(what: str, named: bool = True) -> Iterator[None]:
-    """FatalError, in one line, for whatever goes wrong inside."""
-    try:
-        yield
-    except FatalError:
-        raise
-    except storage.StorageUnavailable as error:
-        raise FatalError(str(error)) from error
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}" if named else str(error)
-        raise FatalError(f"{what}: {reason}".partition("\n")[0]) from error
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> None:

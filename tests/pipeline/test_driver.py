@@ -22,7 +22,7 @@ from PIL import Image
 
 from segface_batch import FaceParser, Job, annotate, catalog
 from segface_batch.images import masks
-from segface_batch.output import schema as records
+from segface_batch.output import schema
 from segface_batch.output.verify import verify
 from tests import corpus, drivers, filled
 from tests.conftest import PORTRAITS, SMALL
@@ -69,13 +69,13 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
             **{f"px_{name}": count for name, count in zip(CLASSES, counts, strict=True)},
             **{f"frac_{name}": np.float32(count / 512**2) for name, count in zip(CLASSES, counts, strict=True)},
         }  # fmt: skip
-        assert {name: mask_row[name] for name in records.KEY} == {name: row[name] for name in records.KEY}
+        assert {name: mask_row[name] for name in schema.KEY} == {name: row[name] for name in schema.KEY}
         assert mask_row["mask"]["path"] is None
         assert np.array_equal(masks.decode(mask_row["mask"]["bytes"]), expected[seq])
 
     dataset = catalog.find(SMALL).dataset
-    assert pq.read_schema(output / "stats" / "part-00000.parquet").remove_metadata() == records.stats_schema(dataset)
-    assert pq.read_schema(output / "masks" / "part-00000.parquet").remove_metadata() == records.masks_schema()
+    assert pq.read_schema(output / "stats" / "part-00000.parquet").remove_metadata() == schema.stats_schema(dataset)
+    assert pq.read_schema(output / "masks" / "part-00000.parquet").remove_metadata() == schema.masks_schema()
 
 
 def test_an_output_with_other_columns_is_not_gone_on_with(output: Path, weights: Path, tmp_path: Path) -> None:
@@ -253,15 +253,16 @@ ON_A_GPU = """
 import sys
 import ray
 from segface_batch import annotate
-from segface_batch.pipeline.dataset import Chain, Work
 from segface_batch.output import run as runs
+from segface_batch.pipeline.dataset import units
+from segface_batch.pipeline.work import Work
 from tests import drivers
 ray.init(num_cpus=3, num_gpus=1, include_dashboard=False)
 job = drivers.job(*sys.argv[1:])
 print(annotate(job).status)
 run = runs.read(job.output)
 first = runs.plan(job.output, run).parts[0]
-print(Chain(job, job.output, "").units([Work(first, 0, "")]))
+print(units(job, None, [Work(first, 0, "")]))
 """
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from segface_batch.job import Job
 from segface_batch.model import engine
-from segface_batch.pipeline import driver as pipeline
+from segface_batch.pipeline import prepare
+from segface_batch.progress import Silence
 from tests.conftest import PORTRAITS
 
 
-class Notes(pipeline.Silence):
+class Notes(Silence):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
@@ -35,8 +36,8 @@ def job(tmp_path: Path, **settings: object) -> Job:
 
 
 def test_left_to_us_it_is_openvino_on_a_cpu_and_torch_on_a_gpu(tmp_path: Path, notes: Notes) -> None:
-    assert pipeline.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "openvino"
-    assert pipeline.with_engine(job(tmp_path, device="cuda"), None, notes).engine == "torch"
+    assert prepare.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "openvino"
+    assert prepare.with_engine(job(tmp_path, device="cuda"), None, notes).engine == "torch"
     assert notes.lines == [
         "the network is run by openvino, fp32; --engine chooses another",
         "the network is run by torch, fp32; --engine chooses another",
@@ -46,27 +47,27 @@ def test_left_to_us_it_is_openvino_on_a_cpu_and_torch_on_a_gpu(tmp_path: Path, n
 def test_of_a_cluster_and_for_a_compiled_network_it_is_torch(
     tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pipeline.with_engine(job(tmp_path, device="cpu", compile=True), None, notes).engine == "torch"
+    assert prepare.with_engine(job(tmp_path, device="cpu", compile=True), None, notes).engine == "torch"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert pipeline.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "torch"
-    assert pipeline.with_engine(job(tmp_path, engine="openvino"), None, notes).engine == "openvino"
+    assert prepare.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "torch"
+    assert prepare.with_engine(job(tmp_path, engine="openvino"), None, notes).engine == "openvino"
 
 
 def test_a_resume_takes_what_the_run_has(tmp_path: Path, notes: Notes) -> None:
     run = {"settings": {"engine": "torch", "compile": False}}
-    again = pipeline.with_engine(job(tmp_path, device="cpu", compile=True), run, notes)
+    again = prepare.with_engine(job(tmp_path, device="cpu", compile=True), run, notes)
     assert (again.engine, again.compile) == ("torch", False)
     # What is asked for stays, to be refused where it differs.
-    assert pipeline.with_engine(job(tmp_path, engine="openvino"), run, notes).engine == "openvino"
+    assert prepare.with_engine(job(tmp_path, engine="openvino"), run, notes).engine == "openvino"
     assert notes.lines == []
 
 
 def test_a_short_job_is_not_compiled_and_says_so(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = job(tmp_path, compile=True)
-    assert not pipeline._with_compiler(compiled, 100, notes).compile
-    assert pipeline._with_compiler(compiled, 100_000, notes).compile == (engine.no_compiler() is None)
+    assert not prepare.with_compiler(compiled, 100, notes).compile
+    assert prepare.with_compiler(compiled, 100_000, notes).compile == (engine.no_compiler() is None)
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert not pipeline._with_compiler(compiled, 100_000, notes).compile
+    assert not prepare.with_compiler(compiled, 100_000, notes).compile
     assert notes.lines[0] == (
         "the network is not compiled: 100 images take less time than compiling, which pays from about 2,000 on"
     )

@@ -1,6 +1,6 @@
 """Runs that are killed, poisoned, starved or cut off: nothing is lost, nothing is twice, and the end is the same bytes.
 
-The seeds of what is random are printed; tests/fault_storm.py goes on for hundreds of kills.
+The seeds of what is random are printed; tests/programs/fault_storm.py goes on for hundreds of kills.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def test_a_killed_actor_or_worker_is_replaced(
     print("seed", seed)
     driver = drivers.start(source, out, RAY_ADDRESS=ray_address)
     until(lambda: drivers.staged_units(out), driver)
-    for word in ("UnitActor", "ray::"):
+    for word in ("MapBatches(Worker)", "ray::"):
         workers = until(lambda word=word: drivers.workers(word), driver)
         rng.choice(workers).kill()
     _, told = driver.communicate(timeout=120)

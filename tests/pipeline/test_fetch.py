@@ -240,4 +240,4 @@ def test_any_other_error_stops_the_run_in_one_line(tmp_path: Path) -> None:
     worker = Worker(drivers.job(tmp_path / "in", planned.output), Resources(0, 1), None)
     with pytest.raises(FatalError) as caught:
         worker.fetch(planned.work(), Clock())
-    assert str(caught.value) == f"fetching failed: FileNotFoundError: [Errno 2] No such file or directory: '{lost}'"
+    assert str(caught.value) == f"fetching failed: FileNotFoundError: {lost}: No such file or directory"

@@ -79,9 +79,9 @@ def test_a_host_is_powered_off(hosts: Hosts) -> None:
     checked = end(hosts, job, time.monotonic(), out)
     assert checked.returncode == 0, checked.stdout
     assert f"complete: each of {IMAGES} images is there exactly once" in checked.stdout
-    again = hosts.submit("annotate", "s3://inputs/faces", out, "--checkpoint", drivers.CHECKPOINT, "--parser",
-                         "tests.stand_in:Counted", "--part-rows", 40)  # fmt: skip
-    assert "all was done before; nothing changed" in again.communicate(timeout=400)[0]
+    again = hosts.submit("annotate", "s3://inputs/faces", out, "--network", "tests.stand_in:Counted",
+                         "--part-rows", 40)  # fmt: skip
+    assert "everything was done before; nothing changed" in again.communicate(timeout=400)[0]
     secret = s3_server.secret_of(on_hosts.USER)
     found = hosts("exec", "h", "bash", "-c", f"grep -rlF {secret} /tmp/ray || true")
     assert found == ""

@@ -44,7 +44,7 @@ def test_a_run_on_two_nodes_outlives_one(tmp_path: Path) -> None:
     begin = time.monotonic()
     with two_nodes.running({stand_in.LOG: str(log)}) as cluster:
         print(f"two nodes after {time.monotonic() - begin:.1f} s")
-        driver = drivers.start(tmp_path / "in", out, "--parser", "tests.stand_in:Counted", **cluster.environment)
+        driver = drivers.start(tmp_path / "in", out, "--network", "tests.stand_in:Counted", **cluster.environment)
         while len(by_node(log)) < 2:
             assert driver.poll() is None, driver.communicate()
             time.sleep(0.1)
@@ -64,7 +64,7 @@ def test_a_run_on_two_nodes_outlives_one(tmp_path: Path) -> None:
     print(told)
     assert 0 < told["segface_images_total"] == told["segface_faces_total"]
     assert told["segface_bytes_total"] > 10**6  # some of them of images that the other node has staged
-    for stage in ("fetch", "decode", "parse", "encode", "stage"):
+    for stage in ("fetch", "decode", "network", "encode", "stage"):
         assert told[f"segface_stage_seconds_total {stage}"] > 0
     report = verify(str(out))
     assert report.complete, report

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
-from segface_batch.pipeline.parse import ParseUnits
 
 from segface_batch import catalog
 from segface_batch.images import masks
 from segface_batch.images.crop import Crop, crop_faces
 from segface_batch.images.masks import OUTSIDE, paste
+from segface_batch.job import Job
 from segface_batch.model.mtcnn import Mtcnn
-from segface_batch.pipeline import parse
-from segface_batch.pipeline.fetch import unnest
+from segface_batch.model.network import Parsed
+from segface_batch.output import plan as plans, run as runs
+from segface_batch.pipeline import cropper, work
+from segface_batch.pipeline.planning import write_plan
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.worker import Worker, fetched
+from segface_batch.progress import Silence
 from tests import filled, stand_in
 from tests.conftest import PORTRAITS
 from tests.model.test_mtcnn import group_image
-from tests.pipeline.test_fetch import Planned
 
 CHECKPOINT = "mobilenet_celeba_512"
 SKIN, L_EYE, R_EYE = (catalog.CELEBAMASK_HQ.class_names.index(name) for name in ("skin", "l_eye", "r_eye"))
@@ -33,18 +40,62 @@ SKIN, L_EYE, R_EYE = (catalog.CELEBAMASK_HQ.class_names.index(name) for name in 
 WIDTH, HEIGHT = 700, 600
 
 
-class Painted(stand_in.Network):
+class Painted(stand_in.Quick):
     """Sees what is painted: skin red, the eye to the left yellow, that to the right violet, by whatever is more."""
 
-    def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+    checkpoint = catalog.find(CHECKPOINT)
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
         red, green, blue = (pixels[..., channel] > 127 for channel in range(3))
-        return np.where(green, L_EYE, np.where(blue, R_EYE, np.where(red, SKIN, 0))).astype(np.uint8)
+        return Parsed(np.where(green, L_EYE, np.where(blue, R_EYE, np.where(red, SKIN, 0))).astype(np.uint8))
 
 
-class ParsePainted(ParseUnits):
-    @staticmethod
-    def load(parser: dict[str, Any]) -> Painted:
-        return Painted(parser["checkpoint"])
+class Large(stand_in.Quick):
+    """The same labels for crops of 512 x 512."""
+
+    checkpoint = catalog.find(CHECKPOINT)
+
+
+PAINTED, LARGE = (f"{__name__}:{name}" for name in ("Painted", "Large"))
+
+
+class Planned:
+    """A manifest, planned as a run does it, and a worker for its units."""
+
+    def __init__(
+        self, folder: Path, images: list[dict[str, Any]], threads: int = 1, sha256: str | None = None, **settings: Any
+    ) -> None:
+        pq.write_table(pa.Table.from_pylist(images), folder / "list.parquet")
+        self.out = Path(tempfile.mkdtemp(dir=folder))
+        self.job = Job(str(folder / "list.parquet"), str(self.out), **{"max_pixels": 10**6, **settings})
+        name, _ = write_plan(self.job, Silence())
+        plan = plans.read(runs.plan_folder(str(self.out)), [name])
+        self.works = [
+            work.Work(planned, unit, str(self.out / f"unit-{unit}.arrow"))
+            for planned in plan.parts
+            for unit in planned.units
+        ]
+        self.worker = Worker(self.job, Resources(0, threads), sha256)
+
+    def reports(self, calls: int = 1) -> list[dict[str, Any]]:
+        """What the worker reports of each unit, so many of them at a time."""
+        with ThreadPoolExecutor(calls) as callers:
+            tables = list(callers.map(lambda one: self.worker(work.to_table([one])), self.works))
+        return [row for table in tables for row in table.to_pylist()]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows that are staged."""
+        assert [report["fatal"] for report in self.reports()] == [None] * len(self.works)
+        return [row for one in self.works for row in staged(one.target).to_pylist()]
+
+
+def staged(place: str) -> pa.Table:
+    with pa.ipc.open_file(place) as reader:
+        return reader.read_all()
+
+
+def rows(folder: Path, images: list[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:
+    return Planned(folder, images, **settings).rows()
 
 
 def painted(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -65,17 +116,6 @@ def image_of(labels: np.ndarray) -> Image.Image:
     colors = np.zeros((256, 3), np.uint8)
     colors[[SKIN, L_EYE, R_EYE]] = (255, 0, 0), (255, 255, 0), (255, 0, 255)
     return Image.fromarray(colors[labels])
-
-
-def rows(folder: Path, images: list[dict[str, Any]], parser: ParseUnits) -> list[dict[str, Any]]:
-    """What a parser makes of a manifest."""
-    table = pa.Table.from_pylist(images)
-    placed_by = [name for name in ("landmarks", "box") if name in table.column_names]
-    pq.write_table(table, folder / "list.parquet")
-    planned = Planned(folder, folder / "list.parquet", placed_by=placed_by)
-    units = [parser(planned.unit(position)) for position in range(len(planned.plan.parts[0].sizes))]
-    assert {unit["fatal"][0].as_py() for unit in units} == {None}
-    return [row for unit in units for row in unnest(unit["rows"]).to_pylist()]
 
 
 def laid(row: dict[str, Any]) -> np.ndarray:
@@ -101,9 +141,10 @@ def placements(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dic
 
 def test_a_mask_in_the_images_space_is_what_was_painted(placements) -> None:
     folder, images, truths = placements
-    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, given=True, mask_space="image")
     ious, swaps = [], 0
-    for row, truth in zip(rows(folder, images, parser), truths, strict=True):
+    for row, truth in zip(
+        rows(folder, images, network=PAINTED, faces="given", mask_space="image"), truths, strict=True
+    ):
         found = laid(row)
         for index in np.unique(truth):
             same, either = (found == index) & (truth == index), (found == index) | (truth == index)
@@ -120,9 +161,8 @@ def test_a_mask_in_the_images_space_is_what_was_painted(placements) -> None:
 
 def test_a_mask_as_parsed_has_the_area_that_its_transform_says(placements) -> None:
     folder, images, truths = placements
-    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, given=True)
     whole = 0
-    for row, truth in zip(rows(folder, images, parser), truths, strict=True):
+    for row, truth in zip(rows(folder, images, network=PAINTED, faces="given"), truths, strict=True):
         a, b, c, d, e, f = row["transform"]
         assert row["mask_pixels"] == 512 * 512
         y, x = np.nonzero(masks.decode(row["mask"]["bytes"]) == L_EYE)
@@ -138,8 +178,7 @@ def test_a_mask_as_parsed_has_the_area_that_its_transform_says(placements) -> No
 def test_a_whole_image_in_its_own_space_is_all_of_it(tmp_path: Path) -> None:
     labels, _ = painted(np.random.default_rng(0))
     image_of(labels).save(tmp_path / "a.png")
-    parser = ParsePainted({"checkpoint": CHECKPOINT}, 10**6, mask_space="image")
-    (row,) = rows(tmp_path, [{"uri": "a.png"}], parser)
+    (row,) = rows(tmp_path, [{"uri": "a.png"}], network=PAINTED, mask_space="image")
     assert (row["mask_pixels"], row["transform"]) == (WIDTH * HEIGHT, [1, 0, 0, 0, 1, 0])
     assert (laid(row) == labels).mean() > 0.99
 
@@ -160,12 +199,11 @@ def test_a_mirrored_photograph_has_the_mirrored_rows_with_left_and_right_exchang
         for name, faces in (("group.png", truth), ("mirrored.png", there))
         for points in faces
     ]
-    parser = ParseUnits({"checkpoint": "demo-synthetic", "threads": 2}, 10**6, given=True)
-    found = rows(tmp_path, images, parser)
+    found = rows(tmp_path, images, threads=2, checkpoint="demo-synthetic", faces="given")
     exchanged = []
     for row, other in zip(found[: len(truth)], found[len(truth) :], strict=True):
         assert other["box_left"] == pytest.approx(scene.width - row["box_right"], abs=1e-3)
-        for name in parser.dataset.class_names:
+        for name in catalog.CELEBAMASK_HQ.class_names:
             side, _, part = name.partition("_")
             twin = {"l": f"r_{part}", "r": f"l_{part}"}.get(side, name) if name != "l_lip" else name
             assert other[f"frac_{twin}"] == pytest.approx(row[f"frac_{name}"], abs=0.04)
@@ -185,9 +223,8 @@ def test_a_given_box_is_looked_into_for_the_landmarks(tmp_path: Path) -> None:
         half = eyes * rng.uniform(1.0, 1.4, 2)
         box = np.concatenate([middle - half, middle + half]) + rng.uniform(-0.1, 0.1, 4) * eyes
         images.append({"uri": "group.png", "box": box.tolist()})
-    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**6, given=True)
     errors = []
-    for given, row, points in zip(images, rows(tmp_path, images, parser), truth, strict=True):
+    for given, row, points in zip(images, rows(tmp_path, images, network=LARGE, faces="given"), truth, strict=True):
         assert (row["status"], row["n_faces"]) == ("ok", 1)
         box = [row[f"box_{side}"] for side in ("left", "top", "right", "bottom")]
         assert box == pytest.approx(given["box"], rel=1e-5)
@@ -202,24 +239,42 @@ def test_a_given_box_is_looked_into_for_the_landmarks(tmp_path: Path) -> None:
 def test_boxes_that_are_no_place_are_rows_with_an_error(tmp_path: Path) -> None:
     group(tmp_path, 11, 1, 1)
     boxes = [[5, 5, 5, 50], [50, 5, 5, 50], [1000, 5, 1100, 50], [1, 2], [float("nan")] * 4, None]
-    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**6, given=True)
-    found = rows(tmp_path, [{"uri": "group.png", "box": box} for box in boxes], parser)
+    found = rows(tmp_path, [{"uri": "group.png", "box": box} for box in boxes], network=LARGE, faces="given")
     assert [row["error"] for row in found] == ["bad_box"] * 5 + ["no_landmarks"]
     assert [row["mask"] for row in found] == [None] * 6
 
 
+class Asked(Large):
+    """Asks something whenever it gets a batch."""
+
+    def __init__(self, job: Job, resources: Resources) -> None:
+        super().__init__(job, resources)
+        self.ask: Callable[[], int] = lambda: 0
+        self.answers: list[int] = []
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        self.answers.append(self.ask())
+        return super().parse(pixels, landmarks)
+
+
+ASKED = f"{__name__}:Asked"
+
+
 def test_a_crowd_is_cropped_when_the_network_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, truth = group(tmp_path, 5, 4, 4)
-    detector = {"name": "mtcnn", "min_score": 0.9}
-    parser = stand_in.Quick({"checkpoint": CHECKPOINT}, 10**7, detector=detector)
-    at_once = rows(tmp_path, [{"uri": "group.png"}], parser)
-    monkeypatch.setattr(parse, "CROPPED_AHEAD", 2)
-    crop, then = [], []
-    monkeypatch.setattr(parse, "crop_faces", lambda *given: (crop.append(1) or face for face in crop_faces(*given)))
-    labels = parser.parser.labels
-    monkeypatch.setattr(parser.parser, "labels", lambda *given: then.append(len(crop)) or labels(*given))
-    assert rows(tmp_path, [{"uri": "group.png"}], parser) == at_once
-    assert then[:2] == [parser.parser.batch_size, 2 * parser.parser.batch_size]
+    settings = {"network": ASKED, "faces": "detect", "min_score": 0.9, "max_pixels": 10**7}
+    at_once = rows(tmp_path, [{"uri": "group.png"}], **settings)
+    monkeypatch.setattr(cropper, "CROPPED_AHEAD", 2)
+    cropped: list[int] = []
+    monkeypatch.setattr(
+        cropper, "crop_faces", lambda *given: (cropped.append(1) or face for face in crop_faces(*given))
+    )
+    planned = Planned(tmp_path, [{"uri": "group.png"}], **settings)
+    network = planned.worker.network
+    assert isinstance(network, Asked)
+    network.ask = lambda: len(cropped)
+    assert planned.rows() == at_once
+    assert network.answers[:2] == [network.batch_size, 2 * network.batch_size]
     assert len(at_once) >= len(truth) - 2
     (few,) = {row["n_faces"] for row in at_once}
     assert few == len(at_once)
@@ -229,53 +284,74 @@ def test_a_crowd_is_cropped_when_the_network_asks_for_it(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("name", ["swinb_lapa_224", "swinb_helen_512"])
 def test_checkpoints_of_lapa_and_helen_parse_faces_that_are_found(name: str, tmp_path: Path) -> None:
     weights = filled.published_file(name, tmp_path)
-    settings = {"checkpoint": name, "weights": str(weights), "threads": 2}
-    parser = ParseUnits(settings, 10**6, detector={"name": "mtcnn", "min_face": 40}, mask_space="image")
     images = [{"uri": str(PORTRAITS / "eileen_collins.jpg")}]
-    (row,) = rows(tmp_path, images, parser)
+    settings = {"checkpoint": name, "weights": str(weights), "faces": "detect", "mask_space": "image"}
+    planned = Planned(tmp_path, images, threads=2, **settings)
+    (row,) = planned.rows()
     assert (row["status"], row["n_faces"]) == ("ok", 1)
     with Image.open(PORTRAITS / "eileen_collins.jpg") as portrait:
         (crop,) = crop_faces(portrait, catalog.find(name), Mtcnn().detect(portrait))
     assert isinstance(crop, Crop)
     fives = None if crop.landmarks is None else crop.landmarks[None]
-    (labels,) = parser.parser.labels(crop.pixels[None], fives)
+    (labels,) = planned.worker.network.parse(crop.pixels[None], fives).labels
     pasted, (left, top) = paste(labels, crop.transform, row["width"], row["height"])
     there = laid(row)[top : top + pasted.shape[0], left : left + pasted.shape[1]]
     assert np.array_equal(there, np.where(pasted == OUTSIDE, 0, pasted))
     assert len(np.unique(there)) > 3
 
 
-class Watched(stand_in.Network):
-    """Notes which unit each image is of: its brightness."""
+class Watched(stand_in.Quick):
+    """Notes which unit each crop is of: its brightness."""
 
-    def __init__(self, checkpoint: str) -> None:
-        super().__init__(checkpoint)
+    def __init__(self, job: Job, resources: Resources) -> None:
         self.seen: list[int] = []
 
-    def labels(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-        self.seen += [int(image[0, 0, 0]) for image in pixels]
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        self.seen += [int(crop[0, 0, 0]) for crop in pixels]
         time.sleep(0.02)
-        return np.zeros(pixels.shape[:3], np.uint8)
-
-
-class ParseWatched(ParseUnits):
-    @staticmethod
-    def load(parser: dict[str, Any]) -> Watched:
-        return Watched(parser["checkpoint"])
+        return Parsed(np.zeros(pixels.shape[:3], np.uint8))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_units_in_an_actor_have_the_network_one_after_the_other(threads: int, tmp_path: Path) -> None:
+def test_units_in_a_worker_have_the_network_one_after_the_other(threads: int, tmp_path: Path) -> None:
     images = []
     for number in range(64):
         path = tmp_path / f"{number:02d}.png"
         Image.new("L", (64, 64), number // 8).save(path)
         images.append({"uri": str(path)})
-    pq.write_table(pa.Table.from_pylist(images), tmp_path / "list.parquet")
-    planned = Planned(tmp_path, tmp_path / "list.parquet")
-    parser = ParseWatched({"checkpoint": "demo-synthetic", "threads": threads}, 10**6)
-    units = [planned.unit(position) for position in range(len(planned.plan.parts[0].sizes))]
-    with ThreadPoolExecutor(3) as calls:
-        assert {unit["fatal"][0].as_py() for unit in calls.map(parser, units)} == {None}
-    assert len(parser.parser.seen) == 64
-    assert len(list(itertools.groupby(parser.parser.seen))) == len(units) == 8
+    planned = Planned(tmp_path, images, threads, network=f"{__name__}:Watched")
+    reports = planned.reports(calls=3)
+    assert [(report["fatal"], report["errors"]) for report in reports] == [(None, 0)] * 8
+    network = planned.worker.network
+    assert isinstance(network, Watched)
+    assert len(network.seen) == 64
+    assert len(list(itertools.groupby(network.seen))) == len(planned.works) == 8
+
+
+class Failing(stand_in.Quick):
+    """Fails at every batch."""
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        raise RuntimeError("out of memory\nand more")
+
+
+def test_a_network_that_fails_is_a_fatal_report_in_one_line(tmp_path: Path) -> None:
+    group(tmp_path, 5, 1, 1)
+    (report,) = Planned(tmp_path, [{"uri": "group.png"}], network=f"{__name__}:Failing").reports()
+    assert report["fatal"] == "the network failed: RuntimeError: out of memory"
+    assert not (tmp_path / "unit-0.arrow").exists()
+
+
+def test_a_unit_that_a_task_has_fetched_gives_the_same_report_and_rows(tmp_path: Path) -> None:
+    group(tmp_path, 5, 1, 1)
+    images = [{"uri": "group.png"}, {"uri": "absent.png"}]
+    planned = Planned(tmp_path, images, network=PAINTED)
+    own = planned.rows()
+    (one,) = planned.works
+    Path(one.target).unlink()
+    handed = fetched(work.to_table([one]), planned.job)
+    assert [each["error"] for each in handed["fetched"][0].as_py()] == [None, "missing"]
+    (report,) = planned.worker(handed).to_pylist()
+    assert (report["target"], report["errors"], report["fatal"]) == (one.target, 1, None)
+    assert report["seconds"]["fetch"] == handed["fetch_seconds"][0].as_py() > 0
+    assert staged(one.target).to_pylist() == own
