@@ -156,7 +156,7 @@ def _check_output(out: str) -> Iterator[Check]:
         return f"allow {action} below {out}" if storage.is_url(out) else "fix the permissions of the folder"
 
     def list_() -> str:
-        places = [entry.place for entry in storage.listing(storage.join(out, "_segface"))]
+        places = [entry.place for entry in storage.list_objects(storage.join(out, "_segface"))]
         return f"{len(places):,} objects of earlier runs"
 
     def write() -> str:

@@ -54,7 +54,7 @@ def test_where_all_is_well_every_line_says_ok(
     assert len(lines) == len(CHECKS)
     assert [line[: 8 + len(name)] for line, name in zip(lines, CHECKS, strict=True)] == [f"ok      {n}" for n in CHECKS]
     storage.configure(str(options))
-    assert list(storage.listing(out)) == []
+    assert list(storage.list_objects(out)) == []
 
 
 DENIED = "AccessDenied: 'OUT"

@@ -35,7 +35,7 @@ def list_files(place: str, skipped: Counter[str]) -> Iterator[Found]:
         yield from _list_local(path, path, skipped)
         return
     start = len(place.rstrip("/")) + 1
-    for entry in storage.listing(place):
+    for entry in storage.list_objects(place):
         name = entry.place[start:]
         if name.startswith(".") or "/." in name:
             skipped["hidden"] += 1

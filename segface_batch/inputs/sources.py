@@ -123,7 +123,7 @@ def _find_kind(place: str, name: str, image_column: str | None) -> tuple[str, in
             raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its images")
         return "", 0
     try:
-        n_bytes = storage.size(place)
+        n_bytes = storage.get_size(place)
     except FileNotFoundError:
         if is_local:
             raise FileNotFoundError(f"no folder or file '{shown}'; check the path") from None

@@ -24,8 +24,8 @@ from segface_batch.storage.retry import Deadline
 from segface_batch.storage.store import Entry, Store
 
 __all__ = [
-    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "is_url", "join", "listing", "local_path",
-    "name_of", "names", "put", "read", "remove", "replace", "size",
+    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "get_size", "is_url", "join", "list_names",
+    "list_objects", "local_path", "name_of", "put", "read", "remove", "replace",
 ]  # fmt: skip
 
 
@@ -86,9 +86,9 @@ def read(
     return data
 
 
-def size(place: str) -> int | None:
+def get_size(place: str) -> int | None:
     """The size of an object in bytes; None for a folder."""
-    return _store(place).size(place)
+    return _store(place).get_size(place)
 
 
 def put(place: str, data: bytes) -> bool:
@@ -117,19 +117,19 @@ def remove(places: Iterable[str]) -> None:
         _store(places[0]).remove(places)
 
 
-def names(folder: str, suffix: str) -> list[str]:
+def list_names(folder: str, suffix: str) -> list[str]:
     """The sorted names of all objects below a folder that end in `suffix`, relative to it; empty for an absent folder.
 
     Leaves out unfinished and hidden files, whose names start with a dot.
     """
     start = len(folder.rstrip("/")) + 1
-    found = (entry.place[start:] for entry in listing(folder))
+    found = (entry.place[start:] for entry in list_objects(folder))
     return sorted(name for name in found if name.endswith(suffix) and not name.rpartition("/")[2].startswith("."))
 
 
-def listing(folder: str) -> Iterator[Entry]:
+def list_objects(folder: str) -> Iterator[Entry]:
     """Every object below a folder, streamed in a stable order; nothing for an absent folder."""
-    return _store(folder).listing(folder)
+    return _store(folder).list_objects(folder)
 
 
 _LOCAL = Local()

@@ -37,7 +37,7 @@ class Local:
             raise OSError(errno.ESTALE, "changed while it was read", place)
         return data
 
-    def size(self, place: str) -> int | None:
+    def get_size(self, place: str) -> int | None:
         found = os.stat(path_of(place))
         if stat.S_ISDIR(found.st_mode):
             return None
@@ -78,7 +78,7 @@ class Local:
                 if os.path.lexists(path):  # another process removes the same folder
                     self.remove([path])
 
-    def listing(self, folder: str) -> Iterator[Entry]:
+    def list_objects(self, folder: str) -> Iterator[Entry]:
         """Depth first, each folder sorted by name.  Places are paths, for a file:// URL too."""
         try:
             with os.scandir(path_of(folder)) as children:
@@ -87,7 +87,7 @@ class Local:
             return
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from self.listing(entry.path)
+                yield from self.list_objects(entry.path)
             else:
                 with contextlib.suppress(FileNotFoundError):  # just removed
                     yield Entry(entry.path, entry.stat(follow_symlinks=False).st_size)

@@ -41,7 +41,7 @@ class Fsspec:
         data: Any = retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place, deadline)
         return data
 
-    def size(self, place: str) -> int | None:
+    def get_size(self, place: str) -> int | None:
         info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
         if info["type"] == "directory":
             return None
@@ -65,7 +65,7 @@ class Fsspec:
             except FileNotFoundError:
                 continue
 
-    def listing(self, folder: str) -> Iterator[Entry]:
+    def list_objects(self, folder: str) -> Iterator[Entry]:
         """Depth first, each folder sorted by name.  Holds the entries of a folder and of those above it in memory."""
         root = str(self.filesystem._strip_protocol(folder)).rstrip("/")
         yield from self._list_below(folder.rstrip("/"), root, root)
@@ -126,7 +126,7 @@ class S3fs:
         filesystem.connect()
         return filesystem
 
-    def size(self, place: str) -> int | None:
+    def get_size(self, place: str) -> int | None:
         info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
         return None if info["type"] == "directory" else int(info["size"])
 
@@ -168,7 +168,7 @@ class S3fs:
 
         retry.patiently(delete, root + keys[0])
 
-    def listing(self, folder: str) -> Iterator[Entry]:
+    def list_objects(self, folder: str) -> Iterator[Entry]:
         """Sorted by the bytes of the keys, one request per 1000."""
         bucket, prefix = split(folder.rstrip("/"))
         root = f"{folder.partition('://')[0]}://{bucket}"

@@ -41,7 +41,7 @@ def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_R
             if staging.unit(planned, unit) not in staging.names():
                 parts.stage(staging.unit(planned, unit), _rows(parser, out, planned, unit, None))
         parts.publish(out, planned, run)
-    if retry and not storage.names(f"{out}/_segface/retries", ".done"):
+    if retry and not storage.list_names(f"{out}/_segface/retries", ".done"):
         if runs.unfinished_retry(out) is None:
             runs.begin_retry(out, parts.error_images(out, plan.parts))
         found = runs.unfinished_retry(out)

@@ -50,11 +50,11 @@ def test_a_put_survives_a_temporary_fault(folder: Folder, fault: str, times: int
 
 def test_a_listing_and_a_removal_survive_a_temporary_fault(folder: Folder, data: bytes) -> None:
     folder.faults({"fault": "slowdown", "times": 2})
-    assert list(storage.listing(folder.url)) == [(f"{folder.url}/a", len(data))]
+    assert list(storage.list_objects(folder.url)) == [(f"{folder.url}/a", len(data))]
     folder.faults({"fault": "reset", "times": 2})
     storage.remove([f"{folder.url}/a"])
     assert folder.requests() == {"POST": 3}
-    assert list(storage.listing(folder.url)) == []
+    assert list(storage.list_objects(folder.url)) == []
 
 
 def test_a_put_whose_answer_is_lost_has_been_done(folder: Folder) -> None:
@@ -88,7 +88,7 @@ def test_s3fs_finds_a_damaged_body_by_its_checksum_and_obstore_does_not(
         pytest.param(lambda place: storage.put(place, b""), id="put"),
         pytest.param(lambda place: storage.replace(place, b""), id="replace"),
         pytest.param(lambda place: storage.remove([place]), id="remove"),
-        pytest.param(lambda place: list(storage.listing(place)), id="listing"),
+        pytest.param(lambda place: list(storage.list_objects(place)), id="listing"),
     ],
 )
 def test_a_permanent_fault_ends_with_the_deadline(folder: Folder, ask: Callable[[str], object]) -> None:
@@ -184,7 +184,7 @@ def test_wrong_credentials_are_tried_once(folder: Folder, data: bytes, changes: 
     for ask in (
         lambda: storage.read(f"{folder.url}/a"),
         lambda: storage.put(f"{folder.url}/b", b""),
-        lambda: list(storage.listing(folder.url)),
+        lambda: list(storage.list_objects(folder.url)),
     ):
         with pytest.raises(PermissionError, match=rf"\A.*{words}.*'{folder.url}.*'\Z") as caught:
             ask()
@@ -204,6 +204,6 @@ def test_a_wrong_clock_is_named(folder: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["absent-bucket", "No_Bucket", "no bucket", "x"])
 def test_an_absent_bucket_is_named(folder: Folder, name: str) -> None:
-    for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.listing(f"s3://{name}"))):
+    for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.list_objects(f"s3://{name}"))):
         with pytest.raises(storage.StorageUnavailable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
             ask()

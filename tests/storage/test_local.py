@@ -87,21 +87,21 @@ def test_listings_are_in_a_stable_order(tmp_path: Path) -> None:
     for name in ("b", "a/2", "a/10", "a.txt"):
         storage.put(str(tmp_path / name), name.encode())
     (tmp_path / "a" / "link").symlink_to("absent")
-    assert list(storage.listing(str(tmp_path))) == [
+    assert list(storage.list_objects(str(tmp_path))) == [
         (f"{tmp_path}/a/10", 4),
         (f"{tmp_path}/a/2", 3),
         (f"{tmp_path}/a/link", 6),
         (f"{tmp_path}/a.txt", 5),
         (f"{tmp_path}/b", 1),
     ]
-    assert list(storage.listing(str(tmp_path / "absent"))) == []
+    assert list(storage.list_objects(str(tmp_path / "absent"))) == []
 
 
 def test_names_leave_out_unfinished_files(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", ".c.parquet.tmp", ".d.parquet", "e.json"):
         (tmp_path / name).touch()
-    assert storage.names(str(tmp_path), ".parquet") == ["a.parquet", "b.parquet"]
-    assert storage.names(str(tmp_path / "absent"), ".parquet") == []
+    assert storage.list_names(str(tmp_path), ".parquet") == ["a.parquet", "b.parquet"]
+    assert storage.list_names(str(tmp_path / "absent"), ".parquet") == []
 
 
 def test_file_urls_are_places_too(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_file_urls_are_places_too(tmp_path: Path) -> None:
     assert storage.absolute(odd.as_uri()) == str(odd)
     assert storage.put(odd.as_uri(), b"content")
     assert storage.read(str(odd)) == storage.read(odd.as_uri()) == odd.read_bytes() == b"content"
-    assert list(storage.listing(tmp_path.as_uri())) == [(str(odd), 7)]
+    assert list(storage.list_objects(tmp_path.as_uri())) == [(str(odd), 7)]
     storage.remove([odd.as_uri()])
     assert os.listdir(tmp_path) == []
 
@@ -199,7 +199,7 @@ def test_a_writer_that_dies_leaves_the_whole_object_or_none(
     found = files(tmp_path)
     hidden = [name for name in found if name.startswith(".target.")]
     assert found == {hidden[0] if name == "temporary" else name: data for name, data in left.items()}
-    assert storage.names(str(tmp_path), "") == sorted(name for name in left if name != "temporary")
+    assert storage.list_names(str(tmp_path), "") == sorted(name for name in left if name != "temporary")
 
 
 def test_a_process_killed_before_a_removal_has_removed_nothing(tmp_path: Path) -> None:
