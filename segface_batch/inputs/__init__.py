@@ -1,1 +1,1 @@
-"""The images of folders, manifests, tar files and Parquet files, local or remote: listed, not yet read."""
+"""The images of folders, manifests, tar files and Parquet files, local or remote, and where their bytes lie."""

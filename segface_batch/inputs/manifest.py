@@ -63,10 +63,11 @@ def list_images(
         uri = row["uri"]
         if not uri:
             raise ValueError(f"{shown}: row {number} has no uri")
-        yield _image(row, uri, folder, carried)
+        yield _find_image(row, uri, folder, carried)
 
 
-def _image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> SourceImage:
+def _find_image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> SourceImage:
+    """The image of a row, with the size of a local file that exists."""
     here = uri if storage.is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
     size = 0
     if not storage.is_url(here):

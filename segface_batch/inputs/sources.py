@@ -89,7 +89,7 @@ def list_images(
     Only small things are read: listings, headers, footers.  A broken .tar or .parquet file in a folder gives one image
     with an `error` and the file's name, and a member that a .tar file's end cuts off gives one too.
 
-    ValueError, in one line with a hint, for an input that is none or lacks something, at once or from the stream;
+    ValueError, in one line with a hint, for a wrong input or one that lacks something, at once or from the stream;
     OSError for one that cannot be listed or opened.
     """
     found = _find_inputs(inputs, image_column)

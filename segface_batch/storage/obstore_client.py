@@ -1,4 +1,4 @@
-"""s3:// through obstore (extra `fast-s3`), which takes less CPU time per GET and PUT than s3fs (docs/speed.md).
+"""s3:// through obstore (extra `fast-s3`), which takes less CPU time per GET and PUT than s3fs (docs/inputs.md).
 
 It does not verify the checksums that a store keeps.  s3fs still lists and removes, and handles the keys that obstore
 cannot express.

@@ -64,7 +64,7 @@ _OBSTORE_ANSWER = re.compile(r"Server returned non-2xx status code: (\d{3})(?:.*
 
 
 class Deadline:
-    """The patience that requests share: `seconds` (default SECONDS) from the first failure after the last success."""
+    """A time limit that requests share: `seconds` (default SECONDS) from the first failure after the last success."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self.seconds = SECONDS if seconds is None else seconds
