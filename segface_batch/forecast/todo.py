@@ -79,9 +79,9 @@ def read_todo(job: Job, run: Mapping[str, Any], weights_sha256: str | None) -> T
     """What an earlier run of the job has left."""
     out, folder = job.output, runs.plan_folder(job.output)
     runs.check(out, run, job, weights_sha256)
-    plan = runs.plan(out, run)
+    plan = runs.read_plan(out, run)
     todo = Todo(sizes_known=False, carried=plan.carried)
-    for planned, units in parts.unfinished(out, plan).items():
+    for planned, units in parts.find_unfinished(out, plan).items():
         todo.parts += 1
         for unit in units:
             at = unit - planned.first_unit

@@ -51,7 +51,7 @@ def list_images(job: Job, skipped: Counter[str], progress: Progress) -> tuple[pa
 def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> None:
     """Plan the images that no plan of the run has yet, as parts after its own."""
     progress.phase("looking for new images")
-    plan, skipped, folder = runs.plan(job.output, run), Counter[str](), runs.plan_folder(job.output)
+    plan, skipped, folder = runs.read_plan(job.output, run), Counter[str](), runs.plan_folder(job.output)
     known = Known(plans.read_part(folder, planned.file) for planned in plan.parts)
     carried, images = _images(job, skipped)
     images = (image for image in images if image not in known)

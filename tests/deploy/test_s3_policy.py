@@ -1,6 +1,6 @@
 """deploy/aws/s3-policy.json: a run passes with exactly these permissions, and each of them is one it needs.
 
-A real S3 server behind a gate (gate.py) that knows IAM policies; Amazon itself was not at hand.
+A real S3 server behind a gate (gate.py) that knows IAM policies; not tried on Amazon itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS = "s3://faces-in/weights/convnext_celeba_512.safetensors"
 
 DOCUMENT: dict[str, Any] = json.loads(text("aws/s3-policy.json"))
 
-#: What a run does, as calls of `storage`, and the statements that let it.
+#: What a run does, as calls of `storage`, and the statements that allow it.
 NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
     "list the images": ({"ListInput"}, lambda: list(storage.list_objects(IN))),
     "read an image": ({"ReadInput"}, lambda: storage.read(f"{IN}/a.png")),
@@ -40,7 +40,7 @@ NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
     "clear the staging": ({"RemoveStaging"}, lambda: storage.remove([f"{OUT}/_segface/staging/u.arrow"])),
 }
 
-#: What nobody who has only these permissions shall do.
+#: What these permissions must not allow.
 FORBIDDEN: dict[str, Callable[[], object]] = {
     "write into the input": lambda: storage.put(f"{IN}/b.png", b""),
     "replace an image": lambda: storage.replace(f"{IN}/a.png", b""),
@@ -128,7 +128,7 @@ def test_a_condition_on_the_prefix_hides_which_objects_are_missing() -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-def test_a_whole_run_passes_with_these_rights(store: S3Server, tmp_path: Path) -> None:
+def test_a_whole_run_passes_with_these_permissions(store: S3Server, tmp_path: Path) -> None:
     drivers.write_images(tmp_path / "in")
     client = store.client()
     client.delete_object(Bucket="faces-in", Key="images/a.png")

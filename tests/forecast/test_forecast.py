@@ -66,12 +66,12 @@ def test_only_what_is_left_is_planned(ray_session: None, tmp_path: Path) -> None
     out = storage.absolute(job.output)
     run = runs.read(out)
     assert run is not None
-    last = runs.plan(out, run).parts[-1]
+    last = runs.read_plan(out, run).parts[-1]
     (tmp_path / "out" / "stats" / f"{last.name}.parquet").unlink()
     found = forecast(job)
     assert found is not None
     assert (found.planned, found.done, found.rest.images) == (60, 48, 12)
-    assert parts.published(out) == {"part-00000", "part-00001"}
+    assert parts.list_published(out) == {"part-00000", "part-00001"}
     with pytest.raises(ValueError, match="was made with max_pixels 80000000, not 1000"):
         forecast(drivers.job(tmp_path / "in", tmp_path / "out", max_pixels=1000))
 
