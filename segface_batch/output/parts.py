@@ -51,7 +51,7 @@ class Staging:
 
     def names(self) -> set[str]:
         """The places of all that is staged."""
-        return {storage.join(self.place, name) for name in storage.names(self.place, ".arrow")}
+        return {storage.join(self.place, name) for name in storage.list_names(self.place, ".arrow")}
 
     def sweep(self) -> None:
         """Remove all that is staged."""
@@ -81,7 +81,7 @@ def join(place: str, pieces: Sequence[str]) -> None:
 
 def list_published(out: str) -> set[str]:
     """The names of the parts that readers can see: part-00000, ..."""
-    return {name.removesuffix(".parquet") for name in storage.names(storage.join(out, "stats"), ".parquet")}
+    return {name.removesuffix(".parquet") for name in storage.list_names(storage.join(out, "stats"), ".parquet")}
 
 
 def find_unfinished(out: str, plan: Plan) -> dict[PlannedPart, list[int]]:
@@ -250,7 +250,7 @@ def _parquet(table: pa.Table, row_group_size: int) -> bytes:
 def _list_temporaries(out: str) -> list[str]:
     """List the files that killed processes did not finish; object stores have none."""
     folders = () if storage.is_url(out) else ("stats", "masks", "_segface")
-    entries = (entry.place for folder in folders for entry in storage.listing(storage.join(out, folder)))
+    entries = (entry.place for folder in folders for entry in storage.list_objects(storage.join(out, folder)))
     return [place for place in entries if storage.name_of(place).startswith(".") and place.endswith(".tmp")]
 
 

@@ -197,7 +197,7 @@ def open_output(out: str) -> Output:
 
 def _parts(folder: str) -> list[str]:
     """Names of the Parquet files in a folder, sorted."""
-    return [name for name in storage.names(folder, ".parquet") if "/" not in name and not name.startswith("_")]
+    return [name for name in storage.list_names(folder, ".parquet") if "/" not in name and not name.startswith("_")]
 
 
 def _dataset(paths: list[str], columns: pa.Schema, filesystem: pafs.FileSystem) -> ds.FileSystemDataset:

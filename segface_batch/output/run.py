@@ -83,22 +83,23 @@ def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa
 def read_plan(out: str, run: Mapping[str, Any]) -> Plan:
     """All that is planned: the first images and those added since."""
     folder = storage.join(out, "_segface", "additions")
-    added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in storage.names(folder, ".json")]
+    names = storage.list_names(folder, ".json")
+    added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in names]
     return plans.read(plan_folder(out), [run["plan"], *added])
 
 
 def add(out: str, plan: str) -> None:
     """Add a plan to the run; of two drivers at once the first one's counts."""
     folder = storage.join(out, "_segface", "additions")
-    number = len(storage.names(folder, ".json")) + 1
+    number = len(storage.list_names(folder, ".json")) + 1
     storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps({"plan": plan}).encode())
 
 
 def find_retry(out: str) -> Retry | None:
     """The retry of images with errors that was asked for and is not finished, None where there is none."""
     folder = storage.join(out, "_segface", "retries")
-    done = {name.removesuffix(".done") for name in storage.names(folder, ".done")}
-    for name in storage.names(folder, ".json"):
+    done = {name.removesuffix(".done") for name in storage.list_names(folder, ".done")}
+    for name in storage.list_names(folder, ".json"):
         if (name := name.removesuffix(".json")) not in done:
             content = json.loads(storage.read(storage.join(folder, f"{name}.json")))
             images = {int(part): {int(unit): seqs for unit, seqs in units.items()} for part, units in content.items()}
@@ -111,7 +112,7 @@ def begin_retry(out: str, images: dict[int, dict[int, list[int]]]) -> None:
     if not images:
         return
     folder = storage.join(out, "_segface", "retries")
-    number = len(storage.names(folder, ".json")) + 1
+    number = len(storage.list_names(folder, ".json")) + 1
     storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps(images).encode())
 
 

@@ -96,7 +96,7 @@ def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Find
         try:
             place = storage.join(out, data_set, name)
             if quick:
-                with ranged.opened(place, storage.size(place) or 0, _BLOCK) as file:
+                with ranged.open_ranged(place, storage.get_size(place) or 0, _BLOCK) as file:
                     tables[data_set] = pq.read_table(pa.PythonFile(file), columns=columns)
                 continue
             content = storage.read(place)
@@ -167,14 +167,14 @@ def _strangers(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
     known = {planned.name for planned in plan.parts}
     folders = (("stats", ".parquet", known), ("masks", ".parquet", known), ("_segface/parts", ".json", known))
     for folder, suffix, allowed in folders:
-        for entry in storage.listing(storage.join(out, *folder.split("/"))):
+        for entry in storage.list_objects(storage.join(out, *folder.split("/"))):
             name = storage.name_of(entry.place)
             if name.removesuffix(suffix) not in allowed or not name.endswith(suffix):
                 yield ORPHANED, f"{folder}/{name} belongs to no part of the plan; no run needs it"
     late = {planned.index: planned for planned in plan.parts if planned.name in published}
     staging = parts.Staging(out)
     for planned in late.values() if len(late) == len(plan.parts) else ():
-        if leftover := storage.names(staging.part(planned), ".arrow"):
+        if leftover := storage.list_names(staging.part(planned), ".arrow"):
             yield (
                 ORPHANED,
                 f"{staging.part(planned)} holds {len(leftover)} units of a finished part; no run needs them",

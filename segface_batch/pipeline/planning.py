@@ -21,7 +21,7 @@ from segface_batch.progress import Progress
 def check_is_empty(out: str) -> None:
     """ValueError where an output on a store has other objects (Job checks folders)."""
     if storage.is_url(out):
-        for entry in itertools.islice(storage.listing(out), 1000):
+        for entry in itertools.islice(storage.list_objects(out), 1000):
             if not entry.place.startswith(storage.join(out, "_segface", "")):
                 raise ValueError(f"'{out}' holds other objects ({entry.place}); name a new prefix for the output")
 
@@ -71,7 +71,7 @@ def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> Non
 
 def _images(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[SourceImage]]:
     schema.check_carried(job.columns)
-    return sources.images(
+    return sources.list_images(
         job.inputs,
         skipped,
         placed_by=job.placed_by,

@@ -28,7 +28,7 @@ DOCUMENT: dict[str, Any] = json.loads(text("aws/s3-policy.json"))
 
 #: What a run does, as calls of `storage`, and the statements that allow it.
 NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
-    "list the images": ({"ListInput"}, lambda: list(storage.listing(IN))),
+    "list the images": ({"ListInput"}, lambda: list(storage.list_objects(IN))),
     "read an image": ({"ReadInput"}, lambda: storage.read(f"{IN}/a.png")),
     "read the weights": ({"ReadInput"}, lambda: storage.read(WEIGHTS)),
     "look for an earlier run": ({"ListOutput", "WriteOutput"}, lambda: missing(f"{OUT}/_segface/none.json")),
@@ -36,7 +36,7 @@ NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
     "hold the lease": ({"WriteOutput"}, lambda: storage.replace(f"{OUT}/_segface/lease.json", b"{}")),
     "publish a part": ({"WriteOutput"}, lambda: storage.put(f"{OUT}/stats/part-00000.parquet", b"")),
     "read what is staged": ({"WriteOutput"}, lambda: storage.read(f"{OUT}/_segface/kept.arrow")),
-    "find what is staged": ({"ListOutput"}, lambda: storage.names(f"{OUT}/_segface", ".arrow")),
+    "find what is staged": ({"ListOutput"}, lambda: storage.list_names(f"{OUT}/_segface", ".arrow")),
     "clear the staging": ({"RemoveStaging"}, lambda: storage.remove([f"{OUT}/_segface/staging/u.arrow"])),
 }
 
@@ -47,8 +47,8 @@ FORBIDDEN: dict[str, Callable[[], object]] = {
     "remove an image": lambda: storage.remove([f"{IN}/a.png"]),
     "remove a part": lambda: storage.remove([f"{OUT}/stats/part-00000.parquet"]),
     "read besides the images": lambda: storage.read("s3://faces-in/private/a.png"),
-    "list besides the images": lambda: list(storage.listing("s3://faces-in/private")),
-    "list the whole input": lambda: list(storage.listing("s3://faces-in")),
+    "list besides the images": lambda: list(storage.list_objects("s3://faces-in/private")),
+    "list the whole input": lambda: list(storage.list_objects("s3://faces-in")),
 }
 
 
@@ -141,4 +141,4 @@ def test_a_whole_run_passes_with_these_permissions(store: S3Server, tmp_path: Pa
         again = drivers.job(IN, f"{OUT}-whole", storage_options=options, new=True, retry_errors=True)
         assert annotate(again).errors == {"empty": 1}
         assert verify.verify(f"{OUT}-whole", quick=False).complete
-        assert not storage.names(f"{OUT}-whole/_segface/staging", "")
+        assert not storage.list_names(f"{OUT}-whole/_segface/staging", "")

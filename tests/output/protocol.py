@@ -30,7 +30,7 @@ def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_R
     run = runs.read(out)
     if run is None:
         skipped: Counter[str] = Counter()
-        carried, images = sources.images(job.inputs, skipped)
+        carried, images = sources.list_images(job.inputs, skipped)
         name = plans.write(runs.plan_folder(out), images, skipped, job.part_rows, carried=carried)
         run = runs.start(out, job, None, name, carried)
     plan = runs.read_plan(out, run)
@@ -42,7 +42,7 @@ def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_R
             if (target := staging.unit(planned, unit)) not in staging.names():
                 stage(worker, planned, unit, target)
         parts.publish(out, planned, run)
-    if retry and not storage.names(f"{out}/_segface/retries", ".done"):
+    if retry and not storage.list_names(f"{out}/_segface/retries", ".done"):
         if runs.find_retry(out) is None:
             runs.begin_retry(out, parts.find_error_images(out, plan.parts))
         found = runs.find_retry(out)

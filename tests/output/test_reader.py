@@ -179,7 +179,7 @@ def test_a_forbidden_bucket_is_said_so(remote: str, s3_proxy: RunningProxy, tmp_
     with pytest.raises(PermissionError, match=rf"\A.*AccessDenied: '{remote}/stats'\Z"):
         query(remote, SQL)
     options(s3_proxy, tmp_path, secret="wrong")
-    with pytest.raises(storage.Unusable, match=r"\A.*SignatureDoesNotMatch: check the credentials.*\Z"):
+    with pytest.raises(storage.StorageUnavailable, match=r"\A.*SignatureDoesNotMatch: check the credentials.*\Z"):
         query(remote, SQL)
 
 

@@ -64,7 +64,7 @@ def test_the_ray_data_function_gives_it() -> None:
 def test_a_published_part_has_it_with_its_meaning(tmp_path: Path) -> None:
     drivers.write_images(tmp_path / "in", 3)
     job = drivers.job(tmp_path / "in", tmp_path / "out")
-    carried, images = sources.images(job.inputs, Counter())
+    carried, images = sources.list_images(job.inputs, Counter())
     name = plans.write(runs.plan_folder(job.output), images, Counter(), job.part_rows, carried=carried)
     run = runs.start(job.output, job, None, name, carried)
     (planned,) = runs.read_plan(job.output, run).parts
