@@ -1,9 +1,9 @@
 """Annotate a folder of face crops: the job to copy and edit.
 
-    python pipelines/annotate_folder.py
+    python pipelines/annotate_folder.py segface_batch/assets/faces/portraits out
 
-Every setting of segface_batch.Job can stand here; the same run again finishes what is missing.  On a cluster set
-RAY_ADDRESS, and give folders that every node sees.
+Every setting of segface_batch.Job can stand here.  The same command again finishes what is missing.  On a cluster, set
+RAY_ADDRESS and give folders that every node sees.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from __future__ import annotations
 import sys
 
 from segface_batch import Job, annotate
-from segface_batch.progress import Line, report
+from segface_batch.pipeline.summary import report
+from segface_batch.progress import Line
 
-JOB = Job(
-    input="segface_batch/assets/faces/portraits",
-    output="out",
-    checkpoint="mobilenet_celeba_512",
-)
+CHECKPOINT = "mobilenet_celeba_512"
 
-if __name__ == "__main__":
+
+def main(faces: str, out: str, checkpoint: str = CHECKPOINT) -> None:
     line = Line(sys.stderr)
-    summary = annotate(JOB, line)
+    summary = annotate(Job(faces, out, checkpoint=checkpoint), line)
     line.end()
     print(report(summary))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""FaceParser inside a Ray Data pipeline of your own: hair share of every image, sorted.
+"""FaceParser inside a Ray Data pipeline of your own: the hair share of every image, sorted.
 
-python pipelines/own_pipeline.py FOLDER [WEIGHTS]
+python pipelines/own_pipeline.py segface_batch/assets/faces/portraits [WEIGHTS]
 """
 
 from __future__ import annotations

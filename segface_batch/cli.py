@@ -1,8 +1,8 @@
 """The command line: `segface-batch VERB`.
 
-Loads the standard library only until a command runs, so that help and mistakes are answered at once.  Data goes to
-stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run failed, 2 the command or a setting is wrong,
-130 or 143 interrupted.
+Only the standard library is loaded until a command runs, so that help and mistakes are answered at once.  Data goes to
+stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run failed, 2 a wrong command or setting, 130 or
+143 interrupted.
 """
 
 from __future__ import annotations
@@ -14,35 +14,33 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from segface_batch import catalog
-from segface_batch.command_line import command_line
+from segface_batch.command_line import command_line, job as job_of
 from segface_batch.forecast import prices
 from segface_batch.job import Job
 from segface_batch.storage import configure, options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = command_line()
-    chosen, unknown = parser.parse_known_args(arguments)
+    chosen, unknown = command_line().parse_known_args(arguments)
     if unknown:
-        chosen.explains.refuse(unknown)
+        chosen.verb.refuse(unknown)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return COMMANDS[chosen.command](chosen)
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         code, reason = 2, error
-    except BrokenPipeError:  # whoever read our output, `head` for one, has enough
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OSError, RuntimeError) as error:
         code, reason = 1, error
     except KeyboardInterrupt as stop:
-        print("segface-batch: interrupted; the same command again goes on where it stopped", file=sys.stderr)
+        print("segface-batch: interrupted; the same command again continues the run", file=sys.stderr)
         return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
     if chosen.debug:
         raise reason
@@ -50,13 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _terminate(number: int, crop: object) -> NoReturn:
+def _terminate(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
 def _no_verb(chosen: argparse.Namespace) -> int:
     if not chosen.version:
-        chosen.explains.print_help(sys.stderr)
+        chosen.verb.print_help(sys.stderr)
         return 2
     from importlib.metadata import version
 
@@ -65,15 +63,14 @@ def _no_verb(chosen: argparse.Namespace) -> int:
 
 
 def _annotate(chosen: argparse.Namespace) -> int:
-    chosen.input = tuple(chosen.input)
-    _run(Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__}))
+    _run(job_of(chosen))
     return 0
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    chosen.input = tuple(chosen.places[:-1] or chosen.places)
+    chosen.input = chosen.places[:-1] or chosen.places
     chosen.output = chosen.places[-1] if len(chosen.places) > 1 else "memory://segface-plan"
-    job = Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__})
+    job = job_of(chosen)
     if chosen.sample < 1:
         raise ValueError(f"--sample {chosen.sample}: give a whole number from 1 up")
     known = prices.read(chosen.prices) if chosen.prices else None
@@ -90,49 +87,21 @@ def _plan(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(None if found is None else found.as_dict(), indent=1))
     else:
-        print("every image is parsed; nothing is left to plan" if found is None else "\n".join(lines(found)))
-    return 0
-
-
-def _bench(chosen: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as folder:  # checks the settings
-        Job(folder, "memory://segface-bench", checkpoint=chosen.checkpoint, weights=chosen.weights)
-    cores = len(os.sched_getaffinity(0))
-    images = 100 * cores if chosen.images is None else chosen.images
-    if images < 32 * cores:
-        raise ValueError(f"--images {images}: give at least {32 * cores}, 32 for each core")
-    from segface_batch import bench
-
-    if chosen.quality:
-        print("\n".join(bench.quality(chosen.checkpoint, chosen.weights)))
-        return 0
-    rows = bench.host(chosen.checkpoint) + bench.network(chosen.checkpoint, chosen.weights)
-    with bench.corpus(images) as folder:
-        job = Job(str(folder / "in"), str(folder / "out"), checkpoint=chosen.checkpoint, weights=chosen.weights)
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # as in _run
-            pipeline, start = bench.overhead(job)
-    rows += pipeline
-    if chosen.json:
-        print(json.dumps({"rows": [vars(row) for row in rows], "start_seconds": start}, indent=1))
-        return 0
-    print("section   step          ms per image   ratio")
-    for row in rows:
-        print(f"{row.section:<10}{row.name:<14}{1000 * row.seconds:>14.1f}{row.ratio:>8.2f}")
-    print(f"start-up: {start:.0f} s; bottleneck: {bench.bottleneck(rows)}")
+        print("every image is annotated; nothing is left to plan" if found is None else "\n".join(lines(found)))
     return 0
 
 
 def _run(job: Job) -> None:
-    """Annotate, and tell on stderr what goes on."""
+    """Annotate, with progress and summary on stderr."""
     from segface_batch import progress
     from segface_batch.pipeline.driver import annotate
     from segface_batch.pipeline.summary import report
 
-    if note := catalog.find(job.checkpoint).note:
-        print(f"{job.checkpoint}: {note}", file=sys.stderr)
+    if note := job.model.note:
+        print(f"{job.model.name}: {note}", file=sys.stderr)
     line = progress.Line(sys.stderr)
     try:
-        # Ray prints each traceback of a worker on stdout; the one that matters comes as an exception.
+        # Ray prints every traceback of its workers on stdout; the one that matters comes as an exception.
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             summary = annotate(job, line)
     finally:
@@ -156,9 +125,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _doctor(chosen: argparse.Namespace) -> int:
-    chosen.input = tuple(chosen.input)
-    given = {name: getattr(chosen, name) for name in Job.__dataclass_fields__ if hasattr(chosen, name)}
-    job = Job(**given)
+    job = job_of(chosen)
     from segface_batch import doctor
 
     failed = 0
@@ -258,7 +225,6 @@ COMMANDS = {
     "annotate": _annotate,
     "doctor": _doctor,
     "plan": _plan,
-    "bench": _bench,
     "verify": _verify,
     "query": _query,
     "show": _show,

@@ -1,7 +1,6 @@
-"""The demo: the embedded model on the embedded faces, through the whole pipeline, with something to look at.
+"""The demo: the embedded model annotates the embedded faces through the whole pipeline, and the result is scored.
 
-The faces are two photographs in the public domain and images rendered by pipelines/demo_model, whose true masks lie
-beside them, so that the model can be scored.
+The faces are two photographs in the public domain and images rendered by pipelines/demo_model with their true masks.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from segface_batch.job import Job
 ASSETS = Path(__file__).parent / "assets"
 FACES, TRUTH = ASSETS / "faces", ASSETS / "truth"
 
-#: Questions to the output, each with the SQL that answers it.
+#: Questions about the output, each with the SQL that answers it.
 QUERIES: tuple[tuple[str, str], ...] = (
     (
         "What is in the images? (mean share of an image, in percent)",
@@ -39,17 +38,17 @@ def job(out: str) -> Job:
 
 
 def score(out: str) -> str:
-    """How the output of `job` agrees with the renderer's truth, in a few lines."""
+    """How well the output of `job` agrees with the renderer's truth, in a few lines."""
     from segface_batch.curate.evaluate import evaluate
 
-    agreement = evaluate(out, TRUTH)
-    by_f1 = sorted(agreement.f1.items(), key=lambda item: item[1])
-    worst = min(agreement.right, key=lambda image_id: agreement.right[image_id])
+    scores = evaluate(out, TRUTH)
+    by_f1 = sorted(scores.f1.items(), key=lambda item: item[1])
+    worst = min(scores.right, key=lambda image_id: scores.right[image_id])
     return (
-        f"mean F1 {agreement.mean_f1:.2f} over {len(by_f1)} classes on {len(agreement.right)} rendered faces "
+        f"mean F1 {scores.mean_f1:.2f} over {len(by_f1)} classes on {len(scores.right)} rendered faces "
         "(against the renderer's truth)\n"
         f"  this is {catalog.DEMO_CHECKPOINT}: {catalog.find(catalog.DEMO_CHECKPOINT).note}\n"
         f"  best:  {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:-6:-1])}\n"
         f"  worst: {', '.join(f'{name} {value:.2f}' for name, value in by_f1[:5])}\n"
-        f"  the image with the most wrong pixels: {worst} ({1 - agreement.right[worst]:.0%})"
+        f"  the image with the most wrong pixels: {worst} ({1 - scores.right[worst]:.0%})"
     )

@@ -1,11 +1,15 @@
-"""The settings of one run, which check themselves before anything heavy loads (standard library only)."""
+"""The settings of one run, which check themselves before anything heavy loads (standard library only).
+
+A setting is one field of `Job`: its default, and what the command line and run.json must know of it.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from segface_batch import catalog
@@ -13,23 +17,18 @@ from segface_batch.model import engine as engines
 from segface_batch.model.network import factory
 from segface_batch.storage import options
 
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
-FACES = ("whole", "detect", "given")
-DECODE = ("exact", "near", "fast")
-DETECTORS = ("mtcnn", "yunet")
-MASK_SPACES = ("crop", "image")
+#: Groups of options, in the order of the help.
+MODEL, FACES, DETECTION = "model", "faces", "detection (with --faces detect)"
+INPUT, OUTPUT, WORKERS = "input", "output", "workers"
+RERUNS, ERRORS, STORAGE = "reruns", "errors", "storage"
 
-#: Options that mean something where faces are looked for only.
-DETECTION = ("detector", "min_face", "min_score", "max_faces")
-
-#: What the detector's first net looks at.
+#: The side, in pixels, of what the detector's first net sees.
 SMALLEST_FACE = 12
 
-#: Faces of fewer pixels have little to parse; from this score on there were no false ones in trials.
+#: Smaller faces have little to parse; from this score on the detector found no false ones in trials.
 DEFAULT_MIN_FACE, DEFAULT_MIN_SCORE = 40, 0.95
 
-#: Files that list or hold images are told from folders by these endings.
+#: The endings that distinguish files that list or hold images from folders.
 INPUT_SUFFIXES = (".txt", ".csv", ".parquet", ".tar")
 
 #: 16,384 masks of 512 x 512 make a part of about 100 MB (5.7 kB each, measured on synthetic masks).
@@ -39,49 +38,113 @@ DEFAULT_PART_ROWS = 16_384
 DEFAULT_MAX_PIXELS = 80_000_000
 
 
+def option(
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    recorded: bool,
+    choices: tuple[str, ...] | None = None,
+    metavar: str | None = None,
+    least: int | None = None,
+) -> Any:
+    """A field of `Job`.
+
+    `recorded`: run.json keeps the setting, and a resume must repeat it, because it changes rows or their places in the
+    parts.  `help` states the default where the field says None.  `least` is the smallest number allowed.
+    """
+    about = {"group": group, "help": help, "recorded": recorded, "choices": choices, "metavar": metavar, "least": least}
+    return field(default=default, metadata=about)
+
+
 @dataclass(frozen=True)
 class Job:
     """What to annotate, with what, and how; the field names are the option names of `annotate`.
 
-    `input` is one or several of: a folder or URL prefix of images, .tar or .parquet files (searched recursively), a
-    manifest (.txt, .csv or .parquet with a column uri), a .parquet file with images in it, a WebDataset .tar.
-    Everything that is None is chosen when the run starts, from the machine or cluster it runs on.
-    ValueError, FileNotFoundError or NotADirectoryError, in one line with the hint, for settings that cannot work.
+    What is None is chosen when the run starts, from the machine or cluster it runs on.
+    ValueError, FileNotFoundError or NotADirectoryError, in one line with a hint, for settings that cannot work.
     """
 
-    input: str | tuple[str, ...]
-    output: str
-    checkpoint: str = catalog.DEFAULT_CHECKPOINT
-    weights: str | None = None  # a local path or any fsspec URL; None fetches the published file
-    weights_sha256: str | None = None
-    revision: str | None = None  # of the Hugging Face repository
-    network: str | None = None  # MODULE:FACTORY of another network than SegFace (model.network)
-    faces: str = "whole"  # the images are ready crops; detect, or given by landmarks
-    detector: str = "mtcnn"
-    min_face: int = DEFAULT_MIN_FACE  # pixels of the longer side of its box
-    min_score: float = DEFAULT_MIN_SCORE
-    max_faces: int | None = None  # the largest ones of an image
-    mask_space: str = "crop"  # masks as parsed, R x R; or, image, in pixels of the upright image
-    device: str = "auto"
-    engine: str = "auto"  # torch or openvino; recorded by the run, so that a resume takes the same
-    precision: str = "fp32"
-    compile: bool = False  # torch's, where that is possible and the job long enough
-    batch_size: int | None = None
-    actors: tuple[int, int] | None = None  # least and most parser actors
-    threads: int | None = None  # CPU threads of an actor
-    num_gpus: float | None = None  # GPUs of an actor
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    decode: str = "exact"  # near: resized by torch; fast: of large JPEGs no more pixels than are needed
-    part_rows: int = DEFAULT_PART_ROWS
-    columns: tuple[str, ...] = ()  # of manifests, to be repeated in stats
-    image_column: str | None = None  # of Parquet files with images
-    storage_options: str | None = None  # JSON, or a file with JSON that every node can read
-    s3_client: str = "s3fs"
-    new: bool = False  # look for images added to the inputs since
-    retry_errors: bool = False
-    max_errors: int | None = None  # of this run
-    allow_unreadable: bool = False
-    takeover: bool = False
+    # fmt: off
+    input: str | tuple[str, ...] = field(metadata={"recorded": True, "help":
+        "a folder or URL prefix, searched recursively for images, .tar and .parquet files; one such file; or a "
+        "manifest: .txt, .csv or .parquet with a column uri"})
+    output: str = field(metadata={"recorded": False, "help":
+        "folder or URL prefix for the output; created if absent"})
+
+    checkpoint: str = option(catalog.DEFAULT_CHECKPOINT, MODEL, recorded=True, metavar="NAME", help=
+        "one of those that 'segface-batch checkpoints' lists")
+    weights: str | None = option(None, MODEL, recorded=False, metavar="FILE", help=
+        "its weights, a path or any fsspec URL (default: the published file, from the Hugging Face hub)")
+    weights_sha256: str | None = option(None, MODEL, recorded=True, metavar="HEX", help=
+        "refuse weights with another sha256 (default: not checked)")
+    revision: str | None = option(None, MODEL, recorded=False, help=
+        "commit or tag of the Hugging Face repository (default: the newest)")
+    network: str | None = option(None, MODEL, recorded=True, metavar="MODULE:FACTORY", help=
+        "a network of your own, which brings its own checkpoint; see docs/networks.md (default: SegFace)")
+    device: str = option("auto", MODEL, recorded=False, choices=("auto", "cpu", "cuda"), help=
+        "where the network runs; auto: on GPUs if Ray has any")
+    engine: str = option("auto", MODEL, recorded=True, choices=engines.ENGINES, help=
+        "library that runs the network; openvino is for CPUs and needs the extra of that name; auto: openvino where "
+        "it is installed and there is no GPU")
+    precision: str = option("fp32", MODEL, recorded=True, choices=("fp32", "bf16"), help=
+        "bf16 is faster on devices that support it, and not exact")
+    compile: bool = option(False, MODEL, recorded=True, help=
+        "compile the network with torch if the job is long enough to gain from it")
+
+    faces: str = option("whole", FACES, recorded=True, choices=("whole", "detect", "given"), help=
+        "whole: the images are ready crops; detect: find the faces in photographs; given: crop by the landmarks or "
+        "boxes in the manifest")
+    mask_space: str = option("crop", FACES, recorded=True, choices=("crop", "image"), help=
+        "crop: masks as the network returns them; image: masks in pixels of the upright image")
+    detector: str = option("mtcnn", DETECTION, recorded=True, choices=("mtcnn", "yunet"), help=
+        "what finds the faces; yunet needs the extra of that name")
+    min_face: int = option(DEFAULT_MIN_FACE, DETECTION, recorded=True, metavar="PIXELS", least=SMALLEST_FACE, help=
+        "skip faces whose box is smaller than this, by its longer side")
+    min_score: float = option(DEFAULT_MIN_SCORE, DETECTION, recorded=True, metavar="S", help=
+        "skip faces that the detector gives a lower score, from 0 to 1")
+    max_faces: int | None = option(None, DETECTION, recorded=True, least=1, help=
+        "keep only the N largest faces of an image (default: all)")
+
+    decode: str = option("exact", INPUT, recorded=True, choices=("exact", "near", "fast"), help=
+        "exact: as the official code; near: faster resizing, in rare pixels off by a grey level; fast: large JPEGs at "
+        "a reduced size, which changes masks slightly")
+    max_pixels: int = option(DEFAULT_MAX_PIXELS, INPUT, recorded=True, least=1, help=
+        "larger images get the error too_large")
+    columns: tuple[str, ...] = option((), INPUT, recorded=True, help=
+        "columns of the manifest to copy into stats (default: none)")
+    image_column: str | None = option(None, INPUT, recorded=True, metavar="NAME", help=
+        "column of Parquet files that holds the images (default: the only possible one)")
+    part_rows: int = option(DEFAULT_PART_ROWS, OUTPUT, recorded=True, least=1, help=
+        "images per Parquet file")
+
+    actors: tuple[int, int] | None = option(None, WORKERS, recorded=False, help=
+        "fewest and most workers (default: as many as the CPUs or GPUs allow)")
+    threads: int | None = option(None, WORKERS, recorded=False, least=1, help=
+        "CPU threads of a worker (default: 1; with a GPU most of its CPUs)")
+    num_gpus: float | None = option(None, WORKERS, recorded=False, least=0, help=
+        "GPUs of a worker (default: 1 where Ray has GPUs)")
+    batch_size: int | None = option(None, WORKERS, recorded=False, least=1, help=
+        "crops in the network at once (default: 1; with a GPU more)")
+
+    new: bool = option(False, RERUNS, recorded=False, help=
+        "also annotate images that were added to the input")
+    retry_errors: bool = option(False, RERUNS, recorded=False, help=
+        "try images with errors again")
+    takeover: bool = option(False, RERUNS, recorded=False, help=
+        "stop another run on this output and continue it")
+
+    max_errors: int | None = option(None, ERRORS, recorded=False, least=0, help=
+        "stop when more than N images of this run have errors (default: never)")
+    allow_unreadable: bool = option(False, ERRORS, recorded=False, help=
+        "record errors even if all images of a unit are forbidden or unfetchable, which otherwise stops the run")
+
+    storage_options: str | None = option(None, STORAGE, recorded=False, metavar="JSON", help=
+        "arguments of fsspec's file systems, or a JSON file with them, which every node can read and which may hold "
+        "secrets (default: the environment's, such as AWS_PROFILE)")
+    s3_client: str = option("s3fs", STORAGE, recorded=False, choices=options.S3_CLIENTS, help=
+        "obstore is faster, verifies no checksums and needs the extra fast-s3")
+    # fmt: on
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -89,13 +152,13 @@ class Job:
 
     @property
     def model(self) -> catalog.Checkpoint:
-        """What the network is: resolution and class table."""
+        """What the network is: its name, resolution and class table."""
         return catalog.find(self.checkpoint) if self.network is None else factory(self.network).checkpoint
 
     @property
     def placed_by(self) -> tuple[str, ...]:
-        """The columns, of which every input must have one, that place the face of each image; none where they fill
-        their images or are found."""
+        """The columns that place the face of each image, of which every input must have one; none where the face fills
+        its image or is detected."""
         if self.faces == "given":
             return ("landmarks", "box")
         return ("landmarks",) if self.faces == "whole" and self.model.dataset.landmarks else ()
@@ -104,45 +167,47 @@ class Job:
         if self.network is not None and self.checkpoint != catalog.DEFAULT_CHECKPOINT:
             raise ValueError("--network brings its own checkpoint: leave out --checkpoint or --network")
         checkpoint = self.model
-        _one_of("device", self.device, DEVICES)
-        _one_of("engine", self.engine, engines.ENGINES)
-        if self.engine == "openvino":
-            engines.check_openvino("cuda" if self.num_gpus else self.device, self.compile)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("faces", self.faces, FACES)
-        _one_of("decode", self.decode, DECODE)
-        if self.decode != "exact" and self.faces != "whole":
-            raise ValueError(f"--decode {self.decode} is for whole images: leave it out, or --faces {self.faces}")
-        if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
-            raise ValueError(f"--decode fast is for whole images, {checkpoint.name} crops each: leave it out")
-        _one_of("detector", self.detector, DETECTORS)
-        _one_of("mask-space", self.mask_space, MASK_SPACES)
-        if self.detector == "yunet" and find_spec("cv2") is None:
-            raise ValueError("--detector yunet needs OpenCV: pip install 'segface-batch[yunet]'")
-        if self.faces != "detect":
-            for option in DETECTION:
-                if getattr(self, option) != getattr(Job, option):
-                    raise ValueError(f"--{option.replace('_', '-')} is for --faces detect: add that, or leave it out")
+        self._check_values()
+        self._check_faces(checkpoint)
+        self._check_device()
+        self._check_weights(checkpoint)
+        options.check(self.storage_options)
+        self._check_places(checkpoint)
+
+    def _check_values(self) -> None:
+        """Each setting by itself, as its field says."""
+        for each in fields(self):
+            value, choices, least = getattr(self, each.name), each.metadata.get("choices"), each.metadata.get("least")
+            if choices is not None and value not in choices:
+                raise ValueError(f"{flag(each.name)} {value}: choose one of {', '.join(choices)}")
+            if least is not None and value is not None and value < least:
+                kind = "whole number" if isinstance(value, int) else "number"
+                raise ValueError(f"{flag(each.name)} {value}: give a {kind} from {least} up")
         if not 0 < self.min_score < 1:
             raise ValueError(f"--min-score {self.min_score}: give a number between 0 and 1")
-        if self.min_face < SMALLEST_FACE:
-            raise ValueError(f"--min-face {self.min_face}: give at least {SMALLEST_FACE} pixels")
-        _one_of("s3-client", self.s3_client, options.S3_CLIENTS)
-        options.check(self.storage_options)
-        for option in ("batch_size", "threads", "max_pixels", "part_rows", "max_faces"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise ValueError(f"--{option.replace('_', '-')} {value}: give a whole number from 1 up")
-        if self.max_errors is not None and self.max_errors < 0:
-            raise ValueError(f"--max-errors {self.max_errors}: give a whole number from 0 up")
         if self.actors is not None and not 1 <= self.actors[0] <= self.actors[1]:
             raise ValueError(f"--actors {self.actors[0]}:{self.actors[1]}: give MIN:MAX with 1 <= MIN <= MAX")
-        if self.num_gpus is not None and self.num_gpus < 0:
-            raise ValueError(f"--num-gpus {self.num_gpus}: give the GPUs of one actor, 0 or more")
+
+    def _check_faces(self, checkpoint: catalog.Checkpoint) -> None:
+        if self.decode != "exact" and self.faces != "whole":
+            raise ValueError(f"--decode {self.decode} is for whole images: leave out that or --faces {self.faces}")
+        if self.decode == "fast" and checkpoint.dataset.landmarks == "68":
+            raise ValueError(f"--decode fast is for whole images, and {checkpoint.name} crops each: leave it out")
+        if self.detector == "yunet" and find_spec("cv2") is None:
+            raise ValueError("--detector yunet needs OpenCV: pip install 'segface-batch[yunet]'")
+        for each in fields(self) if self.faces != "detect" else ():
+            if each.metadata.get("group") == DETECTION and getattr(self, each.name) != each.default:
+                raise ValueError(f"{flag(each.name)} is for --faces detect: add that or leave out {flag(each.name)}")
+
+    def _check_device(self) -> None:
+        if self.engine == "openvino":
+            engines.check_openvino("cuda" if self.num_gpus else self.device, self.compile)
         if self.device == "cuda" and self.num_gpus == 0:
-            raise ValueError("--device cuda with --num-gpus 0: Ray hides every GPU then; leave --num-gpus out")
+            raise ValueError("--device cuda with --num-gpus 0: Ray would hide every GPU; leave out --num-gpus")
         if self.device == "cpu" and self.num_gpus:
-            raise ValueError(f"--device cpu with --num-gpus {self.num_gpus}: leave one of them out")
+            raise ValueError(f"--device cpu with --num-gpus {self.num_gpus}: leave out one of them")
+
+    def _check_weights(self, checkpoint: catalog.Checkpoint) -> None:
         if self.weights_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.weights_sha256):
             raise ValueError(f"--weights-sha256 {self.weights_sha256}: give 64 lower-case hexadecimal digits")
         if self.weights is not None and self.revision is not None:
@@ -151,7 +216,6 @@ class Job:
             raise ValueError(f"--revision is for published files, and {checkpoint.name} is embedded: leave it out")
         if self.weights is not None and "://" not in self.weights and not Path(self.weights).is_file():
             raise FileNotFoundError(f"no weights file '{self.weights}'; give a .pt or .safetensors file or its URL")
-        self._check_places(checkpoint)
 
     def _check_places(self, checkpoint: catalog.Checkpoint) -> None:
         if not self.inputs:
@@ -159,7 +223,7 @@ class Job:
         for place in (*self.inputs, self.output):
             if "@" in urlsplit(place).netloc and "://" in place:
                 where = place.partition("@")[2]
-                raise ValueError(f"a URL with a password in it ('...@{where}'): give it by --storage-options FILE")
+                raise ValueError(f"a URL with a password in it ('...@{where}'): use --storage-options FILE for that")
         if "://" not in self.output:
             out = Path(self.output)
             if out.exists() and not out.is_dir():
@@ -168,6 +232,17 @@ class Job:
                 raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
         for place in self.inputs:
             _check_input(place, checkpoint, self.placed_by, self.output)
+
+
+def recorded(job: Job) -> dict[str, Any]:
+    """The settings that run.json keeps and a resume must repeat, by name, in JSON's types."""
+    kept = {each.name: getattr(job, each.name) for each in fields(job) if each.metadata["recorded"]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+
+def flag(name: str) -> str:
+    """The option of a field: --max-faces of max_faces."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[str, ...], output: str) -> None:
@@ -190,8 +265,3 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[st
         )
     if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):
         raise ValueError(f"output '{output}' lies inside the input folder; choose a folder outside it")
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"--{option} {value}: choose one of {', '.join(allowed)}")

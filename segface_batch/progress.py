@@ -1,50 +1,55 @@
-"""Tells a person how a run goes on: a line that rewrites itself on a terminal, a line now and then elsewhere."""
+"""How a run goes, for people: a line that rewrites itself on a terminal, a new line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol, TextIO
 
-#: Seconds between lines: on a terminal as often as an eye can follow, in a log as rarely as patience allows.
+#: Seconds between two lines: on a terminal as often as the eye can follow, in a log as rarely as is bearable.
 TERMINAL_INTERVAL, LOG_INTERVAL = 0.2, 15.0
 
 
 class Progress(Protocol):
-    """Who is told how a run goes on."""
+    """What a run reports while it goes on."""
 
     def phase(self, what: str) -> None:
         """A new phase begins."""
 
     def note(self, text: str) -> None:
-        """Something that was decided."""
+        """A decision the run has made."""
+
+    def start(self, done: int) -> None:
+        """The first unit is handed out; `done` images have rows already.  Called again before images are retried."""
 
     def images(self, done: int, total: int, errors: int) -> None:
-        """`done` of the plan's `total` images have rows; `errors` of this run's have no mask."""
+        """`done` of the plan's `total` images have rows; `errors` of those of this run have no mask."""
 
 
 class Silence:
-    """Nobody is told."""
+    """Shows nothing."""
 
     def phase(self, what: str) -> None: ...
 
     def note(self, text: str) -> None: ...
 
+    def start(self, done: int) -> None: ...
+
     def images(self, done: int, total: int, errors: int) -> None: ...
 
 
 class Line:
-    """Progress on a text stream."""
+    """Progress on a text stream; `clock` gives seconds."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream, self.clock = stream, clock
         self.terminal = stream.isatty()
         self.interval = TERMINAL_INTERVAL if self.terminal else LOG_INTERVAL
         self.last_written = float("-inf")
-        self.started = time.monotonic()  # of the current phase
-        self.before: int | None = None  # images that were done before this run
+        self.started: float | None = None
+        self.before = 0  # images that were done when this run started
 
     def phase(self, what: str) -> None:
-        self.started = time.monotonic()
         self._write(f"{what} ...")
 
     def note(self, text: str) -> None:
@@ -52,16 +57,16 @@ class Line:
         self.stream.write(f"{text}\n")
         self.stream.flush()
 
+    def start(self, done: int) -> None:
+        self.started, self.before = self.clock(), done
+
     def images(self, done: int, total: int, errors: int) -> None:
-        now = time.monotonic()
-        if self.before is None:
-            # The first report comes with its images, whose number is not told: they count from the next one on.
-            self.before = done
+        now = self.clock()
         if now - self.last_written < self.interval and done < total:
             return
         self.last_written = now
         text = f"{done:,} of {total:,} images ({done / total:.0%})"
-        if done > self.before:
+        if self.started is not None and done > self.before and now > self.started:
             rate = (done - self.before) / (now - self.started)
             text += f", {rate:.1f} images/s, {duration((total - done) / rate)} left"
         self._write(f"{text}, {errors:,} errors")

@@ -55,7 +55,7 @@ def start(source: object, out: object, *options: object, **environment: str) -> 
 def parts(out: object) -> dict[str, bytes]:
     """The content of all parts, by name."""
     out = storage.absolute(str(out))
-    names = [f"{folder}/{name}" for folder in ("stats", "masks") for name in storage.names(f"{out}/{folder}", "")]
+    names = [f"{folder}/{name}" for folder in ("stats", "masks") for name in storage.list_names(f"{out}/{folder}", "")]
     return {name: storage.read(f"{out}/{name}") for name in names}
 
 

@@ -1,7 +1,7 @@
 """The published graph as the official code runs it: the same operations in the same order, eagerly, in float32.
 
-What it costs is the baseline of pipelines/measure_network.py.  The operations are those of SegFace's models and of its
-inference script (github.com/Kartik-3004/SegFace, commit 9416628) and of Segment Anything's decoder; the tensors are
+What it costs is the baseline of pipelines/benchmarks/network.py.  The operations are those of SegFace's models and of
+its inference script (github.com/Kartik-3004/SegFace, commit 9416628) and of Segment Anything's decoder; the tensors are
 those of a loaded `segface.SegFace`, and so is the backbone, which gives the same maps as torchvision's, bit by bit.
 
 B: batch; K: classes; R: side of the image; C: channels; H, W: R/4.

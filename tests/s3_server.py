@@ -29,24 +29,25 @@ HOST = "127.0.0.1"
 REGION = "us-east-1"
 
 #: Who may do what, by access key; the secret is the access key followed by "-secret".
-RIGHTS = {
+PERMISSIONS = {
     "ci-admin": ["Admin", "Read", "Write", "List", "Tagging"],
     "ci-reader": ["Read:inputs", "List:inputs"],
     "ci-writer": ["Read:inputs", "List:inputs", "Read:outputs", "Write:outputs", "List:outputs"],
 }
 #: All that a run from one bucket to a prefix of another needs; `ci-run` has all, `ci-no-NAME` all but one.
-RUN_RIGHTS = {
+RUN_PERMISSIONS = {
     "list-inputs": "List:inputs",
     "read-inputs": "Read:inputs",
     "list-outputs": "List:outputs/runs*",
     "read-outputs": "Read:outputs/runs*",
     "write-outputs": "Write:outputs/runs*",
 }
-RIGHTS |= {"ci-run": [*RUN_RIGHTS.values()]}
-RIGHTS |= {
-    f"ci-no-{name}": [other for other in RUN_RIGHTS.values() if other != right] for name, right in RUN_RIGHTS.items()
+PERMISSIONS |= {"ci-run": [*RUN_PERMISSIONS.values()]}
+PERMISSIONS |= {
+    f"ci-no-{name}": [other for other in RUN_PERMISSIONS.values() if other != permission]
+    for name, permission in RUN_PERMISSIONS.items()
 }
-ANONYMOUS_RIGHTS = ["Read:public", "List:public"]
+ANONYMOUS_PERMISSIONS = ["Read:public", "List:public"]
 
 #: Each bucket takes a volume of its own: with 100 here the 100th bucket answers 500 InternalError.
 MAX_VOLUMES = 2000
@@ -61,16 +62,16 @@ def secret_of(access_key: str) -> str:
 
 
 def identities() -> dict[str, Any]:
-    """The content of SeaweedFS's `-s3.config` file for RIGHTS and ANONYMOUS_RIGHTS."""
+    """The content of SeaweedFS's `-s3.config` file for PERMISSIONS and ANONYMOUS_PERMISSIONS."""
     named = [
         {
             "name": key,
             "credentials": [{"accessKey": key, "secretKey": secret_of(key)}],
             "actions": actions,
         }
-        for key, actions in RIGHTS.items()
+        for key, actions in PERMISSIONS.items()
     ]
-    return {"identities": [*named, {"name": "anonymous", "actions": ANONYMOUS_RIGHTS}]}
+    return {"identities": [*named, {"name": "anonymous", "actions": ANONYMOUS_PERMISSIONS}]}
 
 
 def free_ports(count: int) -> list[int]:

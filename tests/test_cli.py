@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from segface_batch import catalog
+from segface_batch.job import Job, flag
 from tests.conftest import PORTRAITS
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-CORES = len(os.sched_getaffinity(0))
 
 #: What must not be loaded before a command runs.
 HEAVY = ("torch", "timm", "ray", "pyarrow", "numpy", "PIL", "duckdb", "fsspec", "huggingface_hub")
@@ -33,19 +33,41 @@ def test_help_and_mistakes_load_no_heavy_package(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == "2"
 
 
+@pytest.mark.parametrize("arguments", [(), ("annotate",), ("plan",)], ids=str)
+def test_help_answers_at_once(command: Command, arguments: tuple[str, ...]) -> None:
+    before = os.times()
+    assert command(*arguments, "--help").returncode == 0
+    after = os.times()
+    # CPU seconds, which depend little on what else the machine does.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
+
+
+def test_the_help_of_annotate_shows_every_setting_its_default_and_its_choices(command: Command) -> None:
+    text = " ".join(command("annotate", "--help", COLUMNS="200").stdout.split())
+    for each in dataclasses.fields(Job):
+        assert each.metadata["help"] in text, each.name
+        if "group" not in each.metadata:
+            continue
+        assert f"{each.metadata['group']}: --" in text
+        assert flag(each.name) in text
+        if each.metadata["choices"] is not None:
+            assert f"{flag(each.name)} {{{','.join(each.metadata['choices'])}}}" in text
+        if each.default not in (None, False, ()):
+            assert f"{each.metadata['help']} (default: {each.default})" in text
+
+
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
         (["anotate"], "argument VERB: invalid choice: 'anotate'"),
         (["annotate", "a"], "the following arguments are required: output"),
         (["annotate", "a", "b", "--chekpoint", "c"], "unknown argument '--chekpoint'; did you mean --checkpoint?"),
-        (["annotate", "a", "b", "--actors", "two"], "argument --actors: 'two' is no MIN:MAX, like 2:8"),
+        (["annotate", "a", "b", "--actors", "two"], "argument --actors: 'two' is not MIN:MAX, like 2:8"),
         (["annotate", "nowhere", "out"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["plan", "nowhere"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["plan", ".", "--sample", "0"], "segface-batch: --sample 0: give a whole number from 1 up"),
         (["plan", ".", "--prices", "nowhere.toml"], "segface-batch: no prices file 'nowhere.toml'"),
-        (["bench", "--images", "1"], f"segface-batch: --images 1: give at least {32 * CORES}, 32 for each core"),
-        (["bench", "--checkpoint", "swinb_lapa_512"], "crops each face by five (or LaPa's 106) landmarks"),
+        (["annotate", "a", "b", "--threads", "many"], "argument --threads: invalid int value: 'many'"),
         (["query", "nowhere", "select 1"], "nowhere"),
         (["query", "out", "select 1", "--format", "csv", "--to", "out/stats/a.csv"], "lies inside the output"),
         (["show", "nowhere", "a.jpg"], "nowhere"),
@@ -59,7 +81,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(command: Command, words: list[str
     assert answer in done.stderr
 
 
-def test_without_network_the_cure_is_named(command: Command, tmp_path: Path) -> None:
+def test_without_internet_the_hint_names_the_weights(command: Command, tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     done = command("annotate", "faces", "out", HF_HOME=str(tmp_path / "empty"))
     assert done.returncode == 1

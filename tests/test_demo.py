@@ -36,9 +36,9 @@ def test_the_demo_shows_masks_answers_questions_and_scores_itself(
 ) -> None:
     done = command("demo", HF_HOME=str(tmp_path / "no_hub"))
     assert done.returncode == 0, done.stderr
-    told = done.stderr.splitlines()
-    assert told[0] == f"demo-synthetic: {CHECKPOINT.note}"
-    assert "26 images: 26 ok" in told
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"demo-synthetic: {CHECKPOINT.note}"
+    assert "26 images: 26 with faces; 26 faces" in lines
     answers = done.stdout.strip().split("\n\n")
     assert [answer.splitlines()[0] for answer in answers[:3]] == [question for question, _ in demo.QUERIES]
     assert re.search(r"^ok +null +26$", answers[2], re.MULTILINE)
@@ -51,11 +51,11 @@ def test_the_demo_shows_masks_answers_questions_and_scores_itself(
     shown = command("show", "segface-demo")
     assert (shown.stdout, shown.stderr) == ("sheet.png\n", "")
     assert (tmp_path / "sheet.png").read_bytes() == (tmp_path / "segface-demo" / "sheet.png").read_bytes()
-    agreement = evaluate(str(tmp_path / "segface-demo"), demo.TRUTH)
-    assert float(score[1]) == round(agreement.mean_f1, 2)
+    scores = evaluate(str(tmp_path / "segface-demo"), demo.TRUTH)
+    assert float(score[1]) == round(scores.mean_f1, 2)
     said = re.search(r"24 faces in the package: mean F1 \*\*(0\.\d\d)\*\*", CARD)
     assert said
-    assert agreement.mean_f1 > float(said[1]) - NOISE
+    assert scores.mean_f1 > float(said[1]) - NOISE
     run = json.loads((tmp_path / "segface-demo" / "_segface" / "run.json").read_text())
     assert run["settings"]["checkpoint"] == "demo-synthetic"
     assert run["settings"]["weights_sha256"] == weights.sha256(weights.locate(CHECKPOINT))

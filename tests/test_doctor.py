@@ -1,4 +1,4 @@
-"""What `doctor` tells of a place where nothing is wrong and of ones where one thing is, and what a run says there."""
+"""What `doctor` says where all is well and where one thing is wrong, and how a run ends there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from segface_batch import annotate, cli, doctor, storage
 from segface_batch.output.verify import verify
 from tests import drivers
-from tests.s3_server import RUN_RIGHTS, S3Server
+from tests.s3_server import RUN_PERMISSIONS, S3Server
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def test_where_all_is_well_every_line_says_ok(
     assert len(lines) == len(CHECKS)
     assert [line[: 8 + len(name)] for line, name in zip(lines, CHECKS, strict=True)] == [f"ok      {n}" for n in CHECKS]
     storage.configure(str(options))
-    assert list(storage.listing(out)) == []
+    assert list(storage.list_objects(out)) == []
 
 
 DENIED = "AccessDenied: 'OUT"
 
-#: The line of doctor for each missing right, and how a run ends.
+#: The line of doctor for each missing permission, and how a run ends.
 MISSING = {
     "list-inputs": (
         "FAILED  input: list: s3://inputs/faces: AccessDenied; allow s3:ListBucket below s3://inputs/faces",
@@ -81,15 +81,15 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("right", RUN_RIGHTS)
-def test_a_missing_right_is_one_line(
-    right: str, s3_server: S3Server, source: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("permission", RUN_PERMISSIONS)
+def test_a_missing_permission_is_one_line(
+    permission: str, s3_server: S3Server, source: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     ray_session: None,
 ) -> None:  # fmt: skip
-    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", f"ci-no-{right}")
+    options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", f"ci-no-{permission}")
     assert cli.main(["doctor", source, out, "--storage-options", str(options)]) == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ok ")]
-    expected, ends = (words.replace("OUT", out) for words in MISSING[right])
+    expected, ends = (text.replace("OUT", out) for text in MISSING[permission])
     beginning, scratch, end = expected.partition("SCRATCH")
     assert line.startswith(beginning + (f"{out}/_segface/doctor-" if scratch else ""))
     assert line.endswith(end)
@@ -114,19 +114,18 @@ class WrongClock(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def test_a_clock_that_differs_from_the_stores_is_told(tmp_path: Path) -> None:
+def test_a_clock_that_differs_from_the_stores_fails(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), WrongClock) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(ValueError, match=r"this machine's clock is \d+ s ahead of the store's"):
-            doctor._clock(f"http://127.0.0.1:{server.server_port}")
+            doctor.check_clock(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    said = doctor._disk(tmp_path / "not" / "yet")
-    assert said.endswith(f"GB free at {tmp_path}")
-    with pytest.raises(ValueError, match=r"only .* GB free"):
-        doctor._disk(tmp_path, most_full=0.0)
+def test_a_full_disk_fails(tmp_path: Path) -> None:
+    assert doctor.check_disk(tmp_path / "not" / "yet").endswith(f" GiB free at {tmp_path}")
+    with pytest.raises(ValueError, match=r"only .* GiB free"):
+        doctor.check_disk(tmp_path, max_full=0.0)
 
 
 def test_local_folders_are_left_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,17 +142,14 @@ def test_local_folders_are_left_as_they_were(tmp_path: Path, capsys: pytest.Capt
         ]
 
 
-def test_packages_that_every_worker_would_compile_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_every_worker_would_compile_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "of_a_test.py").write_text("")
-    assert not doctor._is_compiled("of_a_test")
-    py_compile.compile(str(tmp_path / "of_a_test.py"))
-    assert doctor._is_compiled("of_a_test")
-
-    drivers.write_images(tmp_path / "in", 1)
+    assert list(doctor.check_bytecode("of_a_test")) == []
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(doctor, "_is_compiled", lambda package: False)
-    told = [
-        check for check in doctor.doctor(drivers.job(tmp_path / "in", tmp_path / "out")) if check.state != doctor.OK
-    ]
-    assert [(check.state, check.name) for check in told] == [(doctor.WARNING, "packages")]
+    expected = doctor.Check(doctor.WARNING, "packages", doctor.UNCOMPILED)
+    assert list(doctor.check_bytecode("of_a_test")) == [expected]
+    py_compile.compile(str(tmp_path / "of_a_test.py"))
+    assert list(doctor.check_bytecode("of_a_test")) == []

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+import pickle
 from pathlib import Path
 
 import pytest
 
-from segface_batch.job import Job
+from segface_batch import job as jobs
+from segface_batch.command_line import command_line, job as job_of
+from segface_batch.job import Job, option, recorded
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.worker import Worker
+from tests.stand_in import Quick
 
 
 @pytest.fixture
@@ -36,28 +44,28 @@ MISTAKES = {
     "decode": ({"decode": "draft"}, "--decode draft: choose one of exact, near, fast"),
     "decode fast of faces": (
         {"decode": "fast", "faces": "detect"},
-        "--decode fast is for whole images: leave it out, or --faces detect",
+        "--decode fast is for whole images: leave out that or --faces detect",
     ),
     "decode near of faces": (
         {"decode": "near", "faces": "detect"},
-        "--decode near is for whole images: leave it out, or --faces detect",
+        "--decode near is for whole images: leave out that or --faces detect",
     ),
     "decode fast of given faces": (
         {"decode": "fast", "faces": "given"},
-        "--decode fast is for whole images: leave it out, or --faces given",
+        "--decode fast is for whole images: leave out that or --faces given",
     ),
     "decode fast for Helen": (
         {"decode": "fast", "checkpoint": "swinb_helen_512"},
-        "--decode fast is for whole images, swinb_helen_512 crops each: leave it out",
+        "--decode fast is for whole images, and swinb_helen_512 crops each: leave it out",
     ),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
     "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
     "no GPU": (
         {"device": "cuda", "num_gpus": 0.0},
-        "--device cuda with --num-gpus 0: Ray hides every GPU then; leave --num-gpus out",
+        "--device cuda with --num-gpus 0: Ray would hide every GPU; leave out --num-gpus",
     ),
-    "GPU of a CPU": ({"device": "cpu", "num_gpus": 1.0}, "--device cpu with --num-gpus 1.0: leave one of them out"),
-    "negative GPU": ({"num_gpus": -1.0}, "--num-gpus -1.0: give the GPUs of one actor, 0 or more"),
+    "GPU of a CPU": ({"device": "cpu", "num_gpus": 1.0}, "--device cpu with --num-gpus 1.0: leave out one of them"),
+    "negative GPU": ({"num_gpus": -1.0}, "--num-gpus -1.0: give a number from 0 up"),
     "hash": ({"weights_sha256": "abc"}, "--weights-sha256 abc: give 64 lower-case hexadecimal digits"),
     "revision": (
         {"weights": "s3://b/w.pt", "revision": "main"},
@@ -73,7 +81,7 @@ MISTAKES = {
     ),
     "password": (
         {"input": "https://me:secret@host/faces.txt"},
-        "a URL with a password in it ('...@host/faces.txt'): give it by --storage-options FILE",
+        "a URL with a password in it ('...@host/faces.txt'): use --storage-options FILE for that",
     ),
     "no inputs": ({"input": ()}, "no input; give a folder, a manifest or a URL"),
     "a missing one of two inputs": ({"input": ("faces", "nowhere")}, "no folder or manifest 'nowhere'; check the path"),
@@ -87,7 +95,11 @@ MISTAKES = {
         "into a file and name the file, or use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     ),
     "client": ({"s3_client": "boto"}, "--s3-client boto: choose one of s3fs, obstore"),
-    "parser": ({"parser": "mine"}, "--parser mine: give MODULE:CLASS, like my_package.parsers:Mine"),
+    "network": ({"network": "mine"}, "--network mine: give MODULE:FACTORY, like my_package.networks:MyNetwork"),
+    "network and checkpoint": (
+        {"network": "tests.stand_in:Quick", "checkpoint": "swinb_celeba_512"},
+        "--network brings its own checkpoint: leave out --checkpoint or --network",
+    ),
     "most errors": ({"max_errors": -1}, "--max-errors -1: give a whole number from 0 up"),
     "no input": ({"input": "nowhere"}, "no folder or manifest 'nowhere'; check the path"),
     "no manifest": (
@@ -104,7 +116,10 @@ MISTAKES = {
         "convnext_celeba_512 crops each face by five, 68 or 106 landmarks or its box, which a folder does not have; "
         "give a manifest with a column 'landmarks' or 'box', or --faces detect, which finds them",
     ),
-    "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that, or leave it out"),
+    "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that or leave out --min-face"),
+    "small faces": ({"min_face": 11, "faces": "detect"}, "--min-face 11: give a whole number from 12 up"),
+    "score": ({"min_score": 1.0, "faces": "detect"}, "--min-score 1.0: give a number between 0 and 1"),
+    "detector": ({"detector": "retina", "faces": "detect"}, "--detector retina: choose one of mtcnn, yunet"),
     "mask space": ({"mask_space": "photo"}, "--mask-space photo: choose one of crop, image"),
     "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
     "output is in use": ({"output": "faces"}, "'faces' holds other files; name a new or empty folder for the output"),
@@ -116,7 +131,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_wrong_setting_is_answered_with_its_cure(faces: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_answered_with_a_hint(faces: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(faces.parent)
     settings, message = MISTAKES[mistake]
     with pytest.raises((ValueError, OSError)) as caught:
@@ -128,3 +143,72 @@ def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
     Job(str(faces), str(tmp_path / "out"))
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", actors=(1, 4), threads=2)
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", decode="fast")
+
+
+def test_every_setting_says_what_it_is_and_whether_a_resume_must_repeat_it() -> None:
+    for each in dataclasses.fields(Job):
+        about = each.metadata
+        assert isinstance(about.get("recorded"), bool), f"{each.name}: recorded by run.json, or not?"
+        assert about.get("help"), each.name
+        if each.name not in ("input", "output"):
+            assert about["group"], each.name
+        if each.default is None:
+            assert "(default: " in about["help"], f"{each.name}: what is chosen for None?"
+        if about.get("choices") is not None:
+            assert each.default in about["choices"], each.name
+
+
+def test_what_a_resume_must_repeat(faces: Path) -> None:
+    job = Job(str(faces), "out", columns=("source",), actors=(1, 2), max_faces=3, faces="detect", device="cpu")
+    assert recorded(job) == {
+        "input": str(faces), "checkpoint": "convnext_celeba_512", "weights_sha256": None, "network": None,
+        "engine": "auto", "precision": "fp32", "compile": False, "faces": "detect", "mask_space": "crop",
+        "detector": "mtcnn", "min_face": 40, "min_score": 0.95, "max_faces": 3, "decode": "exact",
+        "max_pixels": 80_000_000, "columns": ["source"], "image_column": None, "part_rows": 16_384,
+    }  # fmt: skip
+    assert json.loads(json.dumps(recorded(job))) == recorded(job)
+
+
+def test_the_command_line_gives_the_same_job(faces: Path) -> None:
+    """Every option by its words, with a value other than its default."""
+    weights, given = faces / "a.jpg", str(faces)
+    settings = {
+        "checkpoint": "swinb_celeba_512", "weights": str(weights), "weights_sha256": "0" * 64, "device": "cpu",
+        "engine": "torch", "precision": "bf16", "compile": True, "faces": "detect", "mask_space": "image",
+        "detector": "mtcnn", "min_face": 50, "min_score": 0.5, "max_faces": 3, "max_pixels": 1000,
+        "columns": ("a", "b"), "image_column": "photo", "part_rows": 7, "actors": (1, 2), "threads": 3,
+        "num_gpus": 0.0, "batch_size": 5, "new": True, "retry_errors": True, "takeover": True, "max_errors": 0,
+        "allow_unreadable": True, "s3_client": "obstore",
+    }  # fmt: skip
+    words = ["annotate", given, given, "out"]
+    for name, value in settings.items():
+        text = ":".join(map(str, value)) if name == "actors" else ",".join(value) if name == "columns" else str(value)
+        words += [jobs.flag(name)] if value is True else [jobs.flag(name), text]
+    chosen, unknown = command_line().parse_known_args(words)
+    assert unknown == []
+    assert job_of(chosen) == Job((given, given), "out", **settings)
+    others = {"input", "output", "network", "revision", "decode", "storage_options"}  # which exclude some of these
+    assert {each.name for each in dataclasses.fields(Job)} == settings.keys() | others
+
+
+@dataclasses.dataclass(frozen=True)
+class LargerJob(Job):
+    """A job with one more setting."""
+
+    sharpness: int = option(1, jobs.MODEL, "how sharp", recorded=True)
+
+
+class Sharp(Quick):
+    """A network that needs it."""
+
+    def __init__(self, job: LargerJob, resources: Resources) -> None:
+        self.sharpness = job.sharpness
+
+
+def test_a_new_setting_reaches_the_network_of_a_worker_and_run_json(faces: Path) -> None:
+    sent = LargerJob(str(faces), "memory://out", network="tests.test_job:Sharp", sharpness=7)
+    job = pickle.loads(pickle.dumps(sent))
+    worker = Worker(job, Resources(num_gpus=0, threads=1), None)
+    assert isinstance(worker.network, Sharp)
+    assert worker.network.sharpness == 7
+    assert recorded(job)["sharpness"] == 7

@@ -1,1 +1,1 @@
-"""What one does with a finished or growing output: ask it with SQL, look at an image of it."""
+"""Using an output, finished or growing: query it with SQL, look at its faces, score it."""

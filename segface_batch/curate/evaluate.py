@@ -1,7 +1,7 @@
-"""How well the masks of an output agree with the truth: F1 of each class, as papers on face parsing state it.
+"""Scores of an output's masks against true masks: F1 of each class, as papers on face parsing report it.
 
 Pixels are counted over all images together, at the size of the masks; the truth is sampled at the middle of each
-pixel.  K: classes, R: side of a mask.
+pixel.  K: classes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segface_batch.images import masks
-from segface_batch.output.reader import open_tables
+from segface_batch.output.reader import open_output
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """`f1` by class name, in the order of the ids; `right` by image_id: the share of pixels that got their class."""
+class ClassScores:
+    """`f1` by class name, in the order of the ids; `right` by image_id: the share of its pixels with the true class."""
 
     f1: dict[str, float]
     right: dict[str, float]
@@ -29,35 +28,35 @@ class Agreement:
         return float(np.nanmean(list(self.f1.values())))
 
 
-def evaluate(out: str, truth: Path) -> Agreement:
-    """Compare the masks of `out` with the label maps in the folder `truth`, for the images that have one there.
+def evaluate(out: str, truth: Path) -> ClassScores:
+    """Score the masks of `out` by the label maps in the folder `truth`, for the images that have one there.
 
     The truth of the image `a/b.jpg` is `truth/a/b.png`, 8-bit class ids of the same crop.  ValueError where no
     image has a truth.
     """
-    tables = open_tables(out)
-    if tables.run["settings"].get("faces", "whole") != "whole":
+    output = open_output(out)
+    if output.settings.get("faces", "whole") != "whole":
         raise ValueError(f"the masks of '{out}' are those of faces, not of whole images; evaluate one of ready crops")
-    names = [entry["name"] for entry in sorted(tables.run["classes"], key=lambda entry: entry["id"])]
-    confusion, right = np.zeros((len(names), len(names)), np.int64), {}
-    for batch in tables.masks.to_batches(columns=["image_id", "mask"]):
-        for image_id, mask in zip(batch["image_id"].to_pylist(), batch["mask"].to_pylist(), strict=True):
-            file = truth / Path(image_id).with_suffix(".png")
-            if mask is None or not file.is_file():
-                continue
-            found = masks.decode(mask["bytes"])
-            with Image.open(file) as labels:
-                true = np.asarray(labels.resize(found.shape[::-1], Image.Resampling.NEAREST))
-            pairs = counted_pairs(true, found, len(names))
-            right[image_id] = float(pairs.trace() / pairs.sum())
-            confusion += pairs
+    classes, right = len(output.classes), {}
+    confusion = np.zeros((classes, classes), np.int64)
+    for face in output.faces(columns=()):
+        file = truth / Path(face.row["image_id"]).with_suffix(".png")
+        if not file.is_file():
+            continue
+        found = face.mask
+        with Image.open(file) as labels:
+            true = np.asarray(labels.resize(found.shape[::-1], Image.Resampling.NEAREST))
+        pairs = counted_pairs(true, found, classes)
+        right[face.row["image_id"]] = float(pairs.trace() / pairs.sum())
+        confusion += pairs
     if not right:
         raise ValueError(f"no image of '{out}' has a truth in '{truth}'; truth/a/b.png belongs to the image a/b.jpg")
-    return Agreement(dict(zip(names, map(float, f1(confusion)), strict=True)), right)
+    names = [face_class.name for face_class in output.classes]
+    return ClassScores(dict(zip(names, map(float, f1(confusion)), strict=True)), right)
 
 
 def counted_pairs(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
-    """Two label maps of the same shape -> (K, K) int64: how many pixels of each true class (row) got which (column)."""
+    """Two label maps of the same shape -> (K, K) int64: pixels by true class (row) and found class (column)."""
     pairs = truth.astype(np.int64).ravel() * classes + found.ravel()
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 

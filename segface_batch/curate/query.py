@@ -1,8 +1,8 @@
-"""SQL over an output: one SELECT on the views `stats` and `masks`, and its answer as table, csv, json or parquet.
+"""SQL over an output: one SELECT on the views `stats` and `masks`, and its result as table, csv, json or parquet.
 
 DuckDB sees two Arrow data sets and nothing else: no file, network, extension, setting or Python variable.  Columns and
-filters reach the Parquet reader, so a question that does not name `mask` reads no mask.  Answers come in batches; what
-a statement must hold at once counts against `memory_limit`.
+filters reach the Parquet reader, so a query that does not name `mask` reads no mask.  Results come in batches; what a
+statement must hold at once is limited by `memory_limit`.
 """
 
 from __future__ import annotations
@@ -28,37 +28,38 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from segface_batch.output.reader import open_tables
+from segface_batch.output import schema
+from segface_batch.output.reader import open_output
 
 FORMS = ("table", "csv", "json", "parquet")
 
 #: Rows of a batch: 50 MB of masks.
 _BATCH_ROWS = 8192
 
-#: A question asked beside a running job leaves it the other cores.
+#: A job may be running on the same machine; it keeps the other cores.
 _THREADS = min(4, os.cpu_count() or 1)
 
-#: The longest cell of a table, in characters; longer ones lose their middle.
+#: Characters of a table's cell; longer ones lose their middle.
 _CELL = 60
 
-#: How many rows beyond those shown are counted.
+#: A table counts the rows that it does not show, up to so many.
 _COUNTED = 100_000
 
-#: How long an interrupted query is waited for.  One inside a single long function call stops only after that; then the
-#: caller has its error already, and the end of the process waits (with a daemon thread in DuckDB it would abort).
+#: How long an interrupted query may take to stop.  DuckDB stops only between function calls; after a longer one the
+#: caller has its error already, and the process ends with the call (with a daemon thread in DuckDB it would abort).
 _GRACE_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
 def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str = "2GB") -> pa.RecordBatchReader:
-    """The rows that one SELECT gives, batch by batch; the schema's metadata keeps the class table of the output.
+    """The rows of one SELECT, batch by batch; the schema's metadata keeps the class table of the output.
 
-    `timeout` is in seconds and holds until the last batch.  ValueError with DuckDB's reason in one line where the
-    statement is refused or fails, TimeoutError, and FileNotFoundError where nothing is published yet.  Errors can
-    come with any batch.  Ctrl-C stops the query.
+    `timeout` is in seconds and includes the last batch.  ValueError, with DuckDB's reason in one line, where the
+    statement is refused or fails; TimeoutError; FileNotFoundError where nothing is published yet.  Any batch can raise
+    them.  Ctrl-C stops the query.
     """
-    tables = open_tables(out)
+    output = open_output(out)
     deadline = None if timeout is None else time.monotonic() + timeout
 
     def step(work: Callable[[], T]) -> T:
@@ -75,8 +76,8 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
         connection = _locked_down(memory_limit)
     except duckdb.Error as error:
         raise ValueError(f"memory limit '{memory_limit}': {_reason(error, memory_limit)}") from error
-    connection.register("stats", tables.stats)
-    connection.register("masks", tables.masks)
+    connection.register("stats", output.stats)
+    connection.register("masks", output.masks)
     connection.execute("SET lock_configuration = true")
     statement = step(lambda: _only_select(connection, sql))
     rows = step(lambda: connection.sql(statement).to_arrow_reader(_BATCH_ROWS))
@@ -86,7 +87,7 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
             while (batch := step(lambda: next(rows, None))) is not None:
                 yield batch
 
-    metadata = {"segface_batch": json.dumps(tables.run, sort_keys=True)}
+    metadata = schema.metadata(output.run)
     return pa.RecordBatchReader.from_batches(rows.schema.with_metadata(metadata), batches())
 
 
@@ -115,7 +116,7 @@ def _only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Stat
 
 
 def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], deadline: float | None) -> T:
-    """`work()` done in a thread of its own, because only the main thread hears Ctrl-C and DuckDB would keep it busy."""
+    """Run `work` in its own thread: only the main thread gets Ctrl-C, and DuckDB would keep it busy."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -126,7 +127,7 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], T],
 
     def stop() -> None:
         while not future.done():
-            connection.interrupt()  # again and again: it is lost on a statement that has not begun
+            connection.interrupt()  # repeated: a statement that has not begun ignores it
             wait([future], timeout=0.05)
 
     try:
@@ -157,14 +158,14 @@ def write(
     limit: int = 40,
     width: int | None = None,
 ) -> None:
-    """Write an answer in one of FORMS: to a text stream, or as parquet to a new file.
+    """Write a result in one of FORMS: to a text stream, or as parquet to a new file.
 
-    table: for people; at most `limit` rows and, where `width` is given, lines of at most so many characters.
-    csv: a header and one line a row; nulls are empty, lists and structs are JSON.
-    json: one array of objects, a line each, written as the rows come; NaN and infinity are null.
+    table: for people; at most `limit` rows and, where `width` is given, lines of at most `width` characters.
+    csv: a header and a line per row; nulls are empty, lists and structs are JSON.
+    json: one array of objects, one per line, written as the rows come; NaN and infinity are null.
     parquet: the columns as they are, with the class table in the metadata; the file appears when it is complete.
 
-    ValueError where a form cannot hold the answer, FileExistsError rather than overwrite.
+    ValueError where a form cannot hold the result, FileExistsError where the file exists.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form '{form}'; choose one of {', '.join(FORMS)}")
@@ -192,7 +193,7 @@ def _write_parquet(result: pa.Table | pa.RecordBatchReader, target: Path) -> Non
                 writer.write_batch(batch)
         os.link(temporary, target)  # fails where a rename would overwrite
     except pa.ArrowNotImplementedError as error:
-        raise ValueError(f"parquet cannot hold this answer: {textwrap.shorten(str(error), 200)}") from error
+        raise ValueError(f"parquet cannot hold this result: {textwrap.shorten(str(error), 200)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -210,7 +211,7 @@ def _write_csv(result: pa.Table | pa.RecordBatchReader, stream: TextIO) -> None:
 
 
 def _flat(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same rows in types that CSV knows: what is nested becomes JSON, and all else without a text form its str."""
+    """The same rows in types that CSV has: nested ones become JSON, others without a text form their str."""
     columns = []
     for column in map(_shortest, batch.columns):
         if pa.types.is_nested(column.type):
@@ -263,7 +264,7 @@ def _write_table(result: pa.Table | pa.RecordBatchReader, stream: TextIO, limit:
 
 
 def _fitting(rows: list[list[str]], right: list[bool], width: int) -> tuple[list[str], int]:
-    """Lines of the leading columns that fit into `width`, at least one, and how many columns do not."""
+    """Lines of the first columns, as many as fit into `width` but at least one, and how many are left out."""
     for count in range(len(right) - 1, 0, -1):
         lines = _aligned([row[:count] for row in rows], right[:count])
         if len(lines[0]) <= width or count == 1:
@@ -272,7 +273,7 @@ def _fitting(rows: list[list[str]], right: list[bool], width: int) -> tuple[list
 
 
 def _aligned(rows: list[list[str]], right: list[bool]) -> list[str]:
-    """Lines of equal length, numbers to the right; under the first, the header, a rule."""
+    """Lines of equal length, numbers aligned right, a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -301,13 +302,13 @@ def _cell(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    """The start and the end, which for a path is its name."""
+    """Keep the start and the end, which of a path is the name."""
     half = _CELL // 2
     return text if len(text) <= _CELL else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _printable(text: str) -> str:
-    """Control characters escaped: file names are strangers' texts and a terminal obeys some."""
+    """Escape control characters: file names come from anywhere, and terminals obey such characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -321,7 +322,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's terms; DuckDB's sums of integers are decimals, bytes show their length."""
+    """The value as JSON has it; DuckDB's sums of integers are decimals, bytes show their length."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -337,8 +338,8 @@ def _batches(result: pa.Table | pa.RecordBatchReader) -> Iterable[pa.RecordBatch
     return result.to_batches() if isinstance(result, pa.Table) else result
 
 
-def _refuse_bytes(schema: pa.Schema, form: str) -> None:
-    for field in schema:
+def _refuse_bytes(columns: pa.Schema, form: str) -> None:
+    for field in columns:
         if _holds_bytes(field.type):
             raise ValueError(
                 f"{form} cannot hold the bytes of column '{field.name}'; leave it out, take base64(...) of it "
@@ -352,7 +353,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return any(_holds_bytes(kind.field(index).type) for index in range(kind.num_fields))
 
 
-def _refuse_doubles(schema: pa.Schema, form: str) -> None:
-    for name in schema.names:
-        if schema.names.count(name) > 1:
+def _refuse_doubles(columns: pa.Schema, form: str) -> None:
+    for name in columns.names:
+        if columns.names.count(name) > 1:
             raise ValueError(f"{form} needs one column '{name}', not two; rename one with AS, or join with USING")

@@ -1,19 +1,18 @@
-"""A contact sheet: many images of an output, each beside its mask in colour, over a legend of the classes."""
+"""A contact sheet: many faces of an output, each image beside its mask in colour, over a legend of the classes."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.dataset as ds
 from PIL import Image, ImageDraw, ImageFont
 
-from segface_batch.catalog import BACKGROUND
-from segface_batch.curate.show import class_table, draw, rows, with_masks
-from segface_batch.output import schema
-from segface_batch.output.reader import open_tables
+from segface_batch.catalog import BACKGROUND, FaceClass
+from segface_batch.curate import show
+from segface_batch.output.reader import open_output
 
-#: Images of a sheet, their longer side in pixels, and how many stand in a row.
+#: Faces of a sheet, the longer side of their images in pixels, and how many are in a row.
 IMAGES, SIDE, COLUMNS = 28, 176, 4
 
 _TEXT_PIXELS = 15
@@ -22,43 +21,43 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
 def sheet(out: str, target: Path, images: int = IMAGES) -> Path:
-    """Draw the first `images` rows of the output `out` that have a mask into the PNG `target`, and return it.
+    """Draw the first `images` faces of the output `out` into the PNG `target`, each in its image, and return it.
 
-    ValueError where no row has a mask or a photograph is no longer the one annotated; OSError where one cannot be read.
+    ValueError where no row has a mask or an image is no longer the one annotated; OSError where one cannot be read.
     """
-    tables = open_tables(out)
-    chosen = list(itertools.islice(rows(tables, ds.field("status") == schema.OK), images))
-    if not chosen:
+    output = open_output(out)
+    faces = itertools.islice(output.faces(columns=show.COLUMNS), images)
+    drawn = [show.draw(output, [face], SIDE) for face in faces]
+    if not drawn:
         raise ValueError(f"no image of '{out}' has a mask; ask stats for status and error")
-    drawn = [draw(tables, [row], SIDE) for row in with_masks(tables, chosen)]
     cell_width, cell_height = 2 * SIDE + 3 * _MARGIN, SIDE + _MARGIN
     columns = min(COLUMNS, len(drawn))
-    legend = _legend(columns * cell_width, [c for i, c in sorted(class_table(tables).items()) if i != BACKGROUND])
+    legend = _legend(columns * cell_width, [each for i, each in enumerate(output.classes) if i != BACKGROUND])
     height = -(-len(drawn) // columns) * cell_height + _MARGIN
     page = Image.new("RGB", (columns * cell_width, height + legend.height), _PAPER)
-    for number, image in enumerate(drawn):
+    for number, each in enumerate(drawn):
         left, top = number % columns * cell_width + _MARGIN, number // columns * cell_height + _MARGIN
-        page.paste(image.photograph, (left, top))
-        page.paste(image.overlay, (left + SIDE + _MARGIN, top))
+        page.paste(each.image, (left, top))
+        page.paste(each.overlay, (left + SIDE + _MARGIN, top))
     page.paste(legend, (0, height))
     page.save(target, format="PNG")
     return target
 
 
-def _legend(width: int, classes: list[dict]) -> Image.Image:
+def _legend(width: int, classes: Sequence[FaceClass]) -> Image.Image:
     """Colour and name of each class, in as many lines as the width needs."""
     font = ImageFont.load_default(_TEXT_PIXELS)
     line, gap = _TEXT_PIXELS + 8, 18
     places, left, top = [], _MARGIN, _MARGIN
-    for entry in classes:
-        needed = _TEXT_PIXELS + 6 + round(font.getlength(entry["name"]))
+    for face_class in classes:
+        needed = _TEXT_PIXELS + 6 + round(font.getlength(face_class.name))
         if left + needed > width - _MARGIN:
             left, top = _MARGIN, top + line
         places.append((left, top))
         left += needed + gap
     legend = Image.new("RGB", (width, top + line), _PAPER)
     pen = ImageDraw.Draw(legend)
-    for entry, (x, y) in zip(classes, places, strict=True):
-        pen.rectangle((x, y, x + _TEXT_PIXELS, y + _TEXT_PIXELS), fill=tuple(entry["color"]), outline=_INK)
-        pen.text((x + _TEXT_PIXELS + 6, y + _TEXT_PIXELS / 2), entry["name"], fill=_INK, font=font, anchor="lm")
+    for face_class, (x, y) in zip(classes, places, strict=True):
+        pen.rectangle((x, y, x + _TEXT_PIXELS, y + _TEXT_PIXELS), fill=face_class.color, outline=_INK)
+        pen.text((x + _TEXT_PIXELS + 6, y + _TEXT_PIXELS / 2), face_class.name, fill=_INK, font=font, anchor="lm")
     return legend

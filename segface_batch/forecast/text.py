@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from segface_batch.forecast.forecast import LISTING_SECONDS, Forecast
+from segface_batch.forecast.estimate import Forecast
+from segface_batch.forecast.todo import LISTING_SECONDS
 from segface_batch.progress import duration
 
 
@@ -21,19 +22,20 @@ def lines(found: Forecast) -> list[str]:
         f"tried: {tried['images']} images, {tried['faces_per_image']:.2f} faces each, in {tried['actors']} "
         f"actors side by side, {machine['actor_memory_bytes'] / 2**30:.1f} GiB each",
         "",
-        "step      ms per image   busy",
+        "stage     ms per image   busy",
     ]
-    for step, values in found.steps.items():
-        mark = "  <- the bottleneck" if step == found.bottleneck else ""
-        text.append(f"{step:<8}{values['ms_per_image']:>16.1f}{values['busy']:>7.0%}{mark}")
+    for name, stage in found.stages.items():
+        mark = "  <- the bottleneck" if name == found.bottleneck else ""
+        text.append(f"{name:<8}{stage.ms_per_image:>16.1f}{stage.busy:>7.0%}{mark}")
     error = "" if math.isnan(found.rate_error) else f" +- {found.rate_error:.0%} (95 %, by sampling)"
     proposal = found.proposal
-    options = f"--actors {proposal['actors'][0]}:{proposal['actors'][1]} --threads {proposal['threads']}"
-    options += f" --batch-size {proposal['batch_size']}"
+    options = "--actors {}:{}".format(*proposal.actors)
+    options += f" --threads {proposal.threads} --batch-size {proposal.batch_size}"
+    options += f" --num-gpus {proposal.num_gpus:g}" if proposal.num_gpus else ""
     text += [
         "",
         f"{found.rate:.3g} images/s{error} after {duration(found.start_seconds)} of start-up",
-        f"proposal: {options}" + (f" --num-gpus {proposal['num_gpus']:g}" if proposal["num_gpus"] else ""),
+        f"proposal: {options}",
         *(f"  {reason}; plan again with it" for reason in found.advice),
         "",
         f"{'':<16}{'to do' if found.listed_all else 'listed':>16}{'10^6 images':>16}",

@@ -1,4 +1,4 @@
-"""A trial: a worker on some units of a job, and what its own clock says; nothing is written but in memory."""
+"""A trial: a worker annotates some units of a job, and its clock measures them; all is written to memory only."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ PLACE = "memory://segface-trial"
 #: Batches of each size that are timed.
 BATCHES = 2
 
-
-#: Where eyes, nose tip and mouth corners of a face may be, in sides of the crop.
+#: Likely places of eyes, nose tip and mouth corners, in sides of the crop.
 FIVE = ((0.38, 0.44), (0.62, 0.44), (0.5, 0.56), (0.43, 0.7), (0.57, 0.7))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one worker did, from the first unit to the last, in `seconds` and in CPU seconds of its process.
+    """What one worker did: `seconds` from the first unit to the last, and CPU seconds of its process.
 
-    `work` are seconds by stage: CPU seconds of decode (detect included), detect, encode and stage, whose threads wait
-    for cores; the time in which the network had crops; the time that each unit waited for its bytes, added up.
-    `images`, `faces` and `n_bytes` are those of each unit, `rows` all staged rows, `memory` the most bytes the process
-    had; `fatal` would end a job.
+    `work` are seconds by stage.  For decode (which includes detect), detect, encode and stage they are CPU seconds,
+    since their threads wait for cores; for the network the time in which it had crops; for fetch the time that each
+    unit waited for its bytes, summed up.  `images`, `faces` and `n_bytes` are those of each unit, `rows` all staged
+    rows, `memory` the most bytes of the process; `fatal` is what would end a job.
     """
 
     seconds: float
@@ -59,7 +58,7 @@ class Measured:
 
 
 def worker_seconds() -> float:
-    """CPU seconds until a process has imported Ray Data, as all workers of a job do."""
+    """CPU seconds until a process has imported Ray Data, as every worker of a job does."""
     importlib.import_module("ray.data")
     return time.process_time()
 
@@ -73,11 +72,11 @@ class Trial:
         self.numbers = itertools.count()
 
     def batch_size(self) -> int:
-        """Crops in the network at once; answers when the worker is loaded."""
+        """Crops in the network at once; returns when the network is loaded."""
         return self.worker.network.batch_size
 
     def run(self, units: Sequence[bytes]) -> Measured:
-        """Units, each as a plan's file, from fetch to stage."""
+        """Annotate units, each given as the content of a plan's file, from fetch to stage."""
         clock = Clock()
         cpu, started = time.process_time(), time.perf_counter()
         try:
@@ -100,7 +99,7 @@ class Trial:
         )
 
     def network_seconds(self, batch_sizes: Sequence[int]) -> dict[int, float]:
-        """Seconds per face of the network for several batch sizes; what it sees makes no difference."""
+        """Seconds per face of the network by batch size, on noise: the pixels make no difference."""
         network, found = self.worker.network, {}
         assert isinstance(network, SegFaceNetwork)
         side, own = network.checkpoint.resolution, network.batch_size
@@ -139,12 +138,12 @@ def _work(clock: Clock) -> dict[str, float]:
     work = {stage: sum(span.cpu for span in clock.spans[stage]) for stage in STAGES}
     work["decode"] += work["detect"]
     work["fetch"] = sum(span.end - span.begin for span in clock.spans["fetch"])
-    work["network"] = _union(clock.spans["network"])
+    work["network"] = busy_seconds(clock.spans["network"])
     return work
 
 
-def _union(spans: Sequence[Span]) -> float:
-    """Seconds in which at least one of the spans was going on."""
+def busy_seconds(spans: Sequence[Span]) -> float:
+    """Seconds in which at least one of the spans lasted."""
     total, until = 0.0, float("-inf")
     for begin, end, _ in sorted(spans):
         total += max(0.0, end - max(begin, until))

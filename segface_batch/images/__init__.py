@@ -1,1 +1,1 @@
-"""Pixels, without storage and without Ray: decode, crop, find where faces lie, encode and measure masks."""
+"""Pixels, without storage and without Ray: decode images, crop faces, encode, paste and measure masks."""

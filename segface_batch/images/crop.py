@@ -1,9 +1,9 @@
-"""How an image becomes what a checkpoint was trained on: its crop, and the landmarks that go with it.
+"""Crops of images as a checkpoint was trained on them, with the landmarks that its network takes.
 
-Ready crops: CelebAMask-HQ and LaPa take the whole image, Helen a square around the face; each is stretched to the
-checkpoint's square by Pillow's bicubic filter, as the official loaders do (github.com/Kartik-3004/SegFace, commit
-9416628), or nearly so (`near`: resize.py).  Faces that were found in a photograph are cut out as CelebA-HQ was made of
-CelebA (`aligned`).  Images come upright and as RGB; normalising is the device's work.
+Images that are crops already: CelebAMask-HQ and LaPa take the whole image, Helen a square around the face; each is
+stretched to the checkpoint's square by Pillow's bicubic filter, as the official loaders do
+(github.com/Kartik-3004/SegFace, commit 9416628), or nearly so (`near`: resize.py).  Faces in a photograph are cropped
+as CelebA-HQ was made from CelebA (align.py).  Images come upright and as RGB; the network normalises them.
 
 R: side of the square in pixels.
 """
@@ -18,25 +18,25 @@ from PIL import Image
 
 from segface_batch.catalog import Checkpoint
 from segface_batch.errors import ImageError
-from segface_batch.images import align as aligned
+from segface_batch.images import align
 from segface_batch.images.faces import Faces
 from segface_batch.images.resize import bicubic, near_bicubic
 
 #: (left, top, right, bottom) in pixels of the upright image.
 Box = tuple[float, float, float, float]
 
-#: How many points LaPa annotates, and Helen (the iBUG scheme).
+#: Landmarks that LaPa annotates, and Helen (the iBUG scheme).
 _LAPA_POINTS = 106
 _HELEN_POINTS = 68
 
 #: Side of Helen's square, as a multiple of the longer side of the box of all points.
 _HELEN_MARGIN = np.float32(1.2)
 
-#: LaPa's warp shows the surroundings of a face too; its images have about so much of them, in CelebA-HQ's squares (a
+#: Side of LaPa's crop of a photograph, as a multiple of CelebA-HQ's: LaPa's images show about so much around a face (a
 #: guess: no trained weights were at hand).
 _LAPA_REACH = 2.0
 
-#: Landmarks nearer together than a pixel (of the crop for LaPa, of the image for Helen) belong to no face.
+#: Landmarks that all lie within a pixel (of LaPa's whole crop, else of the image) are no face's; nor is a smaller box.
 _SMALLEST_FACE = 1.0
 
 
@@ -46,11 +46,12 @@ class CropError(ImageError):
 
 @dataclass(frozen=True)
 class Crop:
-    """`pixels` (R, R, 3) uint8 RGB; `landmarks` (5, 2) float32 (x, y) in pixels of the crop for LaPa: the eyes, nose
-    tip and mouth corners, left before right as seen; None for the others, whose networks take none.
+    """`pixels` (R, R, 3) uint8 RGB; for LaPa `landmarks` (5, 2) float32 (x, y) in pixels of the crop: the eyes, nose
+    tip and mouth corners, left before right as seen; None for the other networks, which take none.
 
-    `box` is the face's in the image (of a ready crop all of it, or Helen's square), `transform` (2, 3) float64 takes
-    (x, y, 1) of the crop to the image, `score` and `points` (5, 2), in pixels of the image, are the detector's.
+    `box` is the face's box in the image (where the image is the crop already: all of it, or Helen's square);
+    `transform` (2, 3) float64 takes (x, y, 1) in the crop to the image; `score` and `points` (5, 2), in pixels of the
+    image, are the detector's.
     """
 
     pixels: np.ndarray
@@ -64,10 +65,10 @@ class Crop:
 def crop_image(
     image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None = None, *, near: bool = False
 ) -> Crop:
-    """The image as the checkpoint wants it.
+    """The crop of an image of one face for a checkpoint.
 
-    `points` (N, 2) are (x, y) in pixels of the image: LaPa's 106 or the five for LaPa, the 68 of iBUG for Helen.
-    (Helen's own `landmarks.txt` holds doubled coordinates: halve them.)  CropError where they are missing or unfit.
+    `points` (N, 2) are (x, y) in pixels of the image: for LaPa its 106 or the five, for Helen the 68 of iBUG.  (Helen's
+    own `landmarks.txt` has doubled coordinates: halve them.)  CropError where they are missing or wrong.
     """
     if checkpoint.dataset.landmarks != "68":
         return crop_whole(image, image.width, image.height, checkpoint, points, near=near)
@@ -87,8 +88,10 @@ def crop_whole(
     *,
     near: bool = False,
 ) -> Crop:
-    """The whole of an image of `width` x `height` pixels, which `image` shows at any scale, as the checkpoint wants
-    it; for those of CelebAMask-HQ and LaPa, with points as in `crop`."""
+    """The crop of a whole image of `width` x `height` pixels, for checkpoints of CelebAMask-HQ and LaPa.
+
+    `image` may have another scale than that; `points` are as in `crop_image`, in pixels of `width` x `height`.
+    """
     side, landmarks = checkpoint.resolution, None
     if checkpoint.dataset.landmarks == "five":
         landmarks = five_landmarks(_checked(points, 5, _LAPA_POINTS)) * (side / np.array([width, height]))
@@ -99,9 +102,9 @@ def crop_whole(
 
 
 def crop_given(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | None) -> Crop:
-    """The face with these landmarks in a photograph, as the checkpoint wants it.
+    """The crop of the face with these landmarks in a photograph, for a checkpoint.
 
-    For CelebAMask-HQ's checkpoints the five, LaPa's 106 or the 68 of iBUG; for the others as in `crop`.
+    CelebAMask-HQ's take the five, LaPa's 106 or the 68 of iBUG; the others as in `crop_image`.
     """
     if checkpoint.dataset.landmarks:
         return crop_image(image, checkpoint, points)
@@ -111,7 +114,7 @@ def crop_given(image: Image.Image, checkpoint: Checkpoint, points: np.ndarray | 
 
 
 def crop_faces(image: Image.Image, checkpoint: Checkpoint, faces: Faces) -> Iterator[Crop | str]:
-    """Each face that a detector found as the checkpoint wants it, or the word of its error."""
+    """The crop of each face that a detector found, for a checkpoint, or the word of the face's error."""
     for box, score, points in zip(faces.boxes.tolist(), faces.scores.tolist(), faces.landmarks, strict=True):
         try:
             yield _crop_face(image, checkpoint, (box[0], box[1], box[2], box[3]), points, score)
@@ -122,7 +125,7 @@ def crop_faces(image: Image.Image, checkpoint: Checkpoint, faces: Faces) -> Iter
 def _crop_face(
     image: Image.Image, checkpoint: Checkpoint, box: Box, points: np.ndarray, score: float | None = None
 ) -> Crop:
-    """A face of a photograph by its box and five landmarks; for Helen its box stands for that of the 68."""
+    """The crop of a face in a photograph by its box and five landmarks; for Helen the box replaces that of the 68."""
     side, needs = checkpoint.resolution, checkpoint.dataset.landmarks
     if np.ptp(points, axis=0).max() < _SMALLEST_FACE:
         raise CropError("bad_landmarks")
@@ -130,9 +133,9 @@ def _crop_face(
         corners = np.array(box, np.float32).reshape(2, 2)
         square = helen_box(corners, image.width, image.height)
         return replace(_stretched(image.crop(square), square, side), score=score, points=points)
-    transform = aligned.transform(points, side, _LAPA_REACH if needs else 1.0)
+    transform = align.transform(points, side, _LAPA_REACH if needs else 1.0)
     try:
-        pixels = aligned.pixels(image, transform, side)
+        pixels = align.pixels(image, transform, side)
     except ValueError as error:
         raise CropError("bad_landmarks") from error
     landmarks = None
@@ -142,15 +145,15 @@ def _crop_face(
 
 
 def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int, near: bool = False) -> Crop:
-    """What is in a box of the image, stretched to a square."""
+    """The crop that is `image` stretched to a square; `box` is its place in the whole image."""
     left, top, right, bottom = box
     transform = np.array([[(right - left) / side, 0, left], [0, (bottom - top) / side, top]])
     return Crop((near_bicubic if near else bicubic)(image, side), None, box, transform)
 
 
 def given_box(corners: np.ndarray, width: int, height: int) -> Box:
-    """(2, 2) corners of a box, left top and right bottom, in an image of that size -> the box, which may reach beyond
-    the image by half; CropError where it is no place in it."""
+    """(2, 2) corners of a box, left top and right bottom -> the box; CropError where its middle is outside the image of
+    `width` x `height` pixels, a side is shorter than a pixel, or a number is not finite."""
     if not np.isfinite(corners).all():
         raise CropError("bad_box")
     (left, top), (right, bottom) = corners.astype(float).tolist()
@@ -171,9 +174,9 @@ def five_landmarks(points: np.ndarray) -> np.ndarray:
 
 
 def helen_box(points: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around all points with a margin, cut at the borders of the image (so it may not be square).
+    """The square around all points with a margin, clipped to the image (so it may not be square).
 
-    float32 and rounded towards zero at the same places as the official loader.
+    It is computed in float32 and rounded towards zero at the same places as in the official loader.
     """
     low = points.min(axis=0)
     extent = points.max(axis=0) - low + np.float32(1)
@@ -189,7 +192,7 @@ def _checked(points: np.ndarray | None, *counts: int) -> np.ndarray:
     """The points as float32 (N, 2), with N one of the counts and every coordinate finite."""
     if points is None or np.size(points) == 0:
         raise CropError("no_landmarks")
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         points = np.asarray(points).astype(np.float32)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) not in counts or not np.isfinite(points).all():
         raise CropError("bad_landmarks")

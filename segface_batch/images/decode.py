@@ -1,8 +1,8 @@
-"""Encoded bytes -> an upright RGB image, or a `DecodeError` with a short reason.
+"""Encoded bytes -> an upright RGB image, or a `DecodeError` with a word of `errors.ERRORS`.
 
-The result depends on the bytes and `max_pixels` alone, so that threads may decode at the same time inside anybody's
-process.  Hence Pillow's plugins are called directly: `Image.open` adds nothing but its own pixel limit, which is a
-global setting, and a warning that may or may not be an error.
+The result depends on the bytes and `max_pixels` alone, in every thread and whatever the process has set.  Hence
+Pillow's plugins are called directly: `Image.open` would only add its own pixel limit, which is a global setting, and a
+warning, which a filter may turn into an error.
 
 How pixels become RGB, 8 bits each:
 
@@ -12,12 +12,12 @@ How pixels become RGB, 8 bits each:
 - Transparent pixels are composited on white.
 - 16-bit grey is divided by 257 and rounded (12-bit TIFF: by 4095 / 255); 16-bit colour keeps the high byte, as
   Pillow gives it.
-- Floating-point, 32-bit and signed pixels are refused as `unreadable`: no level of theirs is agreed to be white.
-- Of an animation or of several pages the first is taken.
+- Floating-point, 32-bit and signed pixels are refused as `unreadable`: there is no convention which level is white.
+- Of an animation or several pages the first image is taken.
 - EXIF orientation (1 to 8) is applied; EXIF that cannot be read counts as none.
 
-`decode_reduced` is faster with large JPEGs, whose coefficients libjpeg turns into a half, a fourth or an eighth of the
-pixels each way; what comes of them is near the exact image, and so are the masks (pipelines/measure_host.py).
+`decode_reduced` is faster for large JPEGs: libjpeg decodes them at a half, a quarter or an eighth of their width and
+height.  The image is near the exact one, and so are the masks (pipelines/benchmarks/host.py).
 """
 
 from __future__ import annotations
@@ -42,34 +42,34 @@ from PIL import (
 
 from segface_batch.errors import ImageError
 
-#: What a folder listing takes for an image (file suffixes, lower case).
+#: Suffixes of the files that a folder listing takes for images, lower case.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
-#: Scans of a progressive JPEG; a usual one has ten.  Each goes over every pixel and may cost the sender 100 bytes, so
-#: that 1 MB of 49 megapixels took minutes.  The limit is the one of libjpeg-turbo's own fuzzers (fuzz/decompress.cc).
+#: The most scans of a progressive JPEG; a usual one has ten.  A scan of 100 bytes makes the decoder go over every
+#: pixel: 1 MB of 49 megapixels took minutes.  The limit is that of libjpeg-turbo's own fuzzers (fuzz/decompress.cc).
 MAX_SCANS = 500
 
 
 class DecodeError(ImageError):
-    """The bytes give no image."""
+    """The bytes cannot be decoded."""
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """Encoded image -> upright image, mode RGB; DecodeError says why not.
+    """Encoded image -> upright image, mode RGB; DecodeError if it has none.
 
-    More than `max_pixels` pixels are refused on the header's word, before any is decoded (TIFF and WebP: Pillow's
-    own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS, holds too).  An image that decodes is never called truncated, so a PNG
-    may lack what follows its pixels.  One that fails is `truncated` if it is shorter than it says itself: a JPEG
-    without end marker (even if only the marker is missing: libjpeg does not tell), a PNG without IEND, a WebP or BMP
-    shorter than the length in its header, a TIFF with a directory or pixels beyond its end.  An image cut within its
-    first bytes, before its format shows, is `unreadable`.
+    An image of more than `max_pixels` pixels is refused by its header, before any pixel is decoded (for TIFF and WebP
+    Pillow's own limit, 2 * PIL.Image.MAX_IMAGE_PIXELS, holds too).  An image that decodes is never `truncated`, so a
+    PNG may lack what follows its pixels.  One that does not decode is `truncated` if it is shorter than its own headers
+    say: a JPEG without end marker (even if only the marker is missing: libjpeg does not tell), a PNG without IEND, a
+    WebP or BMP shorter than the length in its header, a TIFF with a directory or pixels beyond its end.  An image cut
+    within its first bytes, which do not show its format, is `unreadable`.
     """
     return _decoded(data, max_pixels, None)[0]
 
 
 def decode_reduced(data: bytes, max_pixels: int, side: int) -> tuple[Image.Image, int, int]:
-    """As `decode`, and the upright image's width and height; a JPEG of at least twice `side` both ways comes as a
-    square of `side`, made of the smallest reduction that has no fewer pixels."""
+    """As `decode`, and the upright image's true width and height; a JPEG whose width and height are at least twice
+    `side` comes as a square of `side` pixels, resized from libjpeg's smallest reduction that is no smaller."""
     return _decoded(data, max_pixels, side)
 
 
@@ -87,20 +87,20 @@ def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Imag
             image.load()
             rgb = _rgb(image)
             if side is not None and drafted is not None and image.size != size:
-                # The box, because the last column and row may reach beyond the image.
+                # The box leaves out what the reduction's last column and row have beyond the image.
                 rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
             turn = _turn(image)
             width, height = size[::-1] if turn in _SIDEWAYS else size
             return rgb if turn is None else rgb.transpose(turn), width, height
     except (MemoryError, Image.DecompressionBombError) as error:
         raise DecodeError("too_large") from error
-    except Exception as error:  # Pillow documents no list: OSError, SyntaxError, EOFError, struct.error ... were seen
+    except Exception as error:  # Pillow has no documented list; seen: OSError, SyntaxError, EOFError, struct.error, ...
         raise DecodeError("truncated" if kind.is_cut(data) else "unreadable") from error
     raise DecodeError("too_large")
 
 
 def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> bool:
-    """True for too many pixels in the image or in one tile of a TIFF, or too many scans over them."""
+    """True for too many pixels in the image or in one tile of a TIFF, or too many scans."""
     pixels = image.width * image.height
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -110,7 +110,7 @@ def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> b
 
 
 def _rgb(image: ImageFile.ImageFile) -> Image.Image:
-    """A loaded image of any mode -> mode RGB, as the module says; the same object where nothing needs doing."""
+    """A loaded image of any mode -> mode RGB by the rules of the module; the same object if nothing changes."""
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no agreed white")
     if image.mode.startswith("I;16"):
@@ -135,7 +135,7 @@ def _rgb_of_16_bit_grey(image: ImageFile.ImageFile) -> Image.Image:
     return Image.fromarray(((levels * 255 + white // 2) // white).astype(np.uint8)).convert("RGB")
 
 
-#: EXIF orientation -> what puts the stored image upright (EXIF 2.3, section 4.6.4 A).
+#: EXIF orientation -> the transpose that makes the stored image upright (EXIF 2.3, section 4.6.4 A).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -146,23 +146,23 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-#: Those that swap width and height.
+#: Transposes that swap width and height.
 _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
-    """What puts the image upright as its EXIF says.
+    """The transpose that makes the image upright, by its EXIF.
 
     `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
     """
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # as above; a good image must not fail over it
+    except Exception:  # no documented list, as above; malformed EXIF must not cost a good image
         return None
 
 
 def _jpeg_is_cut(data: bytes) -> bool:
-    """True if no end marker follows the start of the first scan (an embedded thumbnail has an end marker before it)."""
+    """True if no end marker follows the start of the first scan; one before it is an embedded thumbnail's."""
     at = 2
     while at + 4 <= len(data):
         marker, length = struct.unpack_from(">HH", data, at)
@@ -175,7 +175,7 @@ def _jpeg_is_cut(data: bytes) -> bool:
 
 
 def _png_is_cut(data: bytes) -> bool:
-    """True if the chain of chunks leads beyond the end before it meets IEND."""
+    """True if the chain of chunks leads beyond the end before IEND."""
     at = 8
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -190,7 +190,7 @@ def _webp_is_cut(data: bytes) -> bool:
 
 
 def _bmp_is_cut(data: bytes) -> bool:
-    """True if shorter than the file length in the header; False where that is no header (text may start with BM)."""
+    """True if shorter than the length in its header; False where the header is none (text may start with BM)."""
     if len(data) < 18:
         return True
     length, header = struct.unpack_from("<I8xI", data, 2)
@@ -200,7 +200,7 @@ def _bmp_is_cut(data: bytes) -> bool:
 #: Bytes of one value of each TIFF field type (TIFF 6.0, section 2).
 _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 
-#: Where a TIFF keeps its pixels: fields of offsets and of lengths, of strips or of tiles.
+#: Fields with the offsets and lengths of a TIFF's pixels, in strips or tiles.
 _TIFF_PIXELS = (
     (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.STRIPBYTECOUNTS),
     (TiffImagePlugin.TILEOFFSETS, TiffImagePlugin.TILEBYTECOUNTS),
@@ -208,7 +208,7 @@ _TIFF_PIXELS = (
 
 
 def _tiff_is_cut(data: bytes) -> bool:
-    """True if the first directory, a value it points at, or a strip or tile of pixels lies beyond the end.
+    """True if the first directory, a value it points to, or a strip or tile of pixels is beyond the end.
 
     False for a BigTIFF, which has another layout.
     """
@@ -244,7 +244,7 @@ class _Format(NamedTuple):
     is_cut: Callable[[bytes], bool]
 
 
-#: The formats that are read, whatever the file is called; every other plugin of Pillow stays out of reach.
+#: The formats that are read, told by their first bytes; no other plugin of Pillow ever runs.
 FORMATS = {
     "JPEG": _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile, _jpeg_is_cut),
     "PNG": _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, _png_is_cut),

@@ -1,4 +1,4 @@
-"""The faces of an image: boxes, scores and five landmarks each."""
+"""The faces that a detector finds in an image: boxes, scores and five landmarks each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Faces:
     """N faces in pixels of the upright image, float32.
 
     `boxes` (N, 4): left, top, right, bottom; `scores` (N,): 0 to 1; `landmarks` (N, 5, 2): (x, y) of the eyes, the nose
-    tip and the mouth corners, left before right as seen.  Boxes may reach over the image's edges.
+    tip and the mouth corners, left before right as seen.  Boxes may reach beyond the image.
     """
 
     boxes: np.ndarray
@@ -29,13 +29,13 @@ class Faces:
         return Faces(self.boxes[which], self.scores[which], self.landmarks[which])
 
     def largest(self, most: int | None = None) -> Faces:
-        """At most `most` faces, the largest box first; equals from left to right."""
+        """At most `most` faces, the largest box first; boxes of equal area from left to right."""
         width, height = self.boxes[:, 2] - self.boxes[:, 0], self.boxes[:, 3] - self.boxes[:, 1]
         return self.at(np.lexsort((self.boxes[:, 1], self.boxes[:, 0], -width * height))[:most])
 
 
 class Detector(Protocol):
-    """What finds faces; the classes of segface_batch.model.mtcnn and yunet do."""
+    """Finds faces in photographs: model.mtcnn.Mtcnn and model.yunet.YuNet."""
 
     def detect(self, image: Image.Image) -> Faces:
         """An upright RGB image -> its faces, the largest first."""

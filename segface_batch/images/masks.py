@@ -1,7 +1,7 @@
-"""Masks as 8-bit grey PNG: the value of a pixel is its class id, and every reader of images opens it.
+"""Masks: 8-bit grey PNG, where the value of a pixel is its class id, and their place in the image.
 
-zlib looks for runs alone (Z_RLE), which is what masks are made of; noise, the masks of untrained weights, would grow by
-it and is packed as usual.  Bytes and ms of a mask, Pillow 13.0, one core (medians, the mean of six masks of each kind):
+zlib looks for runs alone (Z_RLE), because masks consist of runs; noise, as untrained weights give it, would be larger
+that way and gets zlib's default.  Bytes and ms of a mask, Pillow 13.0, one core (medians; means of six masks a kind):
 
     zlib's strategy      demo-synthetic, 192    its truth, 512    untrained, 512
     Z_RLE                  1,731   0.33           3,474   1.5      136,482   4.8
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-#: Noise is what takes more than a bit for each pixel.
-_PIXELS_OF_A_BYTE = 8
+#: A mask that takes more than a bit per pixel counts as noise.
+_PIXELS_PER_BYTE = 8
 
 
 def encode(mask: np.ndarray) -> bytes:
     """(H, W) uint8 class ids -> PNG."""
     png = _png(mask, compress_type=zlib.Z_RLE)
-    return png if len(png) * _PIXELS_OF_A_BYTE <= mask.size else _png(mask)
+    return png if len(png) * _PIXELS_PER_BYTE <= mask.size else _png(mask)
 
 
 def _png(mask: np.ndarray, **options: Any) -> bytes:
@@ -41,19 +41,20 @@ def decode(png: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-#: Class id of pixels that the crop does not cover, while they are counted; no table has so many classes.
+#: The label of pixels that the crop does not cover, until the mask is encoded; no class table is so long.
 OUTSIDE = 255
 
 
 def paste(mask: np.ndarray, transform: np.ndarray, width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """(R, R) uint8 class ids and their transform (2, 3) -> the smallest upright rectangle of the image of `width` x
-    `height` pixels that holds all of the crop in it, (H, W) uint8, and its left and top edge.
+    """A mask (h, w) of uint8 class ids and its transform (2, 3) -> the mask in pixels of the image, (H, W) uint8, and
+    its left and top edge there.
 
-    A pixel takes the class at its middle, OUTSIDE where that is beyond the crop.  The crop must touch the image.
+    It is the smallest upright rectangle with all that the mask covers of the image of `width` x `height` pixels.  A
+    pixel gets the class at its middle, OUTSIDE where that is beyond the mask.  The mask must overlap the image.
     """
-    side = mask.shape[0]
-    corners = transform @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]])
-    # A corner that lies on the edge of a pixel but for rounding ends there.
+    across, down = mask.shape[1], mask.shape[0]
+    corners = transform @ np.array([[0, across, 0, across], [0, 0, down, down], [1, 1, 1, 1]])
+    # A corner that is on the edge of a pixel but for rounding must not add a pixel.
     low, high = np.floor(corners.min(axis=1) + 1e-6), np.ceil(corners.max(axis=1) - 1e-6)
     left, top = np.maximum(low, 0).astype(int).tolist()
     right, bottom = np.minimum(high, (width, height)).astype(int).tolist()

@@ -1,1 +1,1 @@
-"""From folders, manifests, tar and Parquet files, local or remote, to cropped images: list, plan, fetch, decode."""
+"""The images of folders, manifests, tar files and Parquet files, local or remote, and where their bytes lie."""

@@ -1,6 +1,6 @@
-"""The regular files of a folder, or the objects below a prefix, streamed in a stable order.
+"""The regular files below a folder, or the objects below a prefix, streamed in a stable order.
 
-A local folder is searched here and not by fsspec or Ray, which follow symbolic links (a loop gives each image forty
+This module walks local folders itself, because fsspec and Ray follow symbolic links (a loop gives each image forty
 times), open FIFOs and hold the whole listing in memory.
 """
 
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from segface_batch import storage
 from segface_batch.inputs.image import printable
 
-#: Longer suffixes are counted together: they come from names with dots in them.
+#: Longer "suffixes" come from names with dots in them and are counted together.
 _LONGEST_SUFFIX = 12
 
 
 class Found(NamedTuple):
-    """A file: its path below the input, its place, its suffix in lower case, its bytes."""
+    """A file: its path below the input, its place, its suffix in lower case, its size in bytes."""
 
     name: str
     place: str
@@ -28,14 +28,14 @@ class Found(NamedTuple):
     n_bytes: int
 
 
-def files(place: str, skipped: Counter[str]) -> Iterator[Found]:
-    """All files but hidden ones; `skipped` counts what else there is.  PermissionError for what cannot be listed."""
+def list_files(place: str, skipped: Counter[str]) -> Iterator[Found]:
+    """All files but hidden ones; `skipped` counts the rest by kind.  PermissionError for what cannot be listed."""
     path = storage.local_path(place)
     if path is not None:
-        yield from _local(path, path, skipped)
+        yield from _list_local(path, path, skipped)
         return
     start = len(place.rstrip("/")) + 1
-    for entry in storage.listing(place):
+    for entry in storage.list_objects(place):
         name = entry.place[start:]
         if name.startswith(".") or "/." in name:
             skipped["hidden"] += 1
@@ -44,19 +44,19 @@ def files(place: str, skipped: Counter[str]) -> Iterator[Found]:
 
 
 def suffix_of(name: str) -> str:
-    """ ".jpg" of "a/b.JPG", with what is compressed before it (".tar.gz"); "" where there is none."""
+    """In lower case: ".jpg" for "a/b.JPG", ".tar.gz" for a compressed tar file, "" where there is none."""
     stem, suffix = os.path.splitext(name)
     return (".tar" + suffix if stem.lower().endswith(".tar") else suffix).lower()
 
 
-def kind(suffix: str) -> str:
-    """What files of that suffix count as in `skipped`."""
+def kind_of(suffix: str) -> str:
+    """The name under which `skipped` counts files of that suffix."""
     if not suffix or len(suffix) > _LONGEST_SUFFIX:
         return "files of other kinds" if suffix else "files without suffix"
     return f"{printable(suffix)} files"
 
 
-def _local(folder: str, root: str, skipped: Counter[str]) -> Iterator[Found]:
+def _list_local(folder: str, root: str, skipped: Counter[str]) -> Iterator[Found]:
     with os.scandir(folder) as children:
         entries = sorted(children, key=lambda entry: entry.name)
     for entry in entries:
@@ -65,7 +65,7 @@ def _local(folder: str, root: str, skipped: Counter[str]) -> Iterator[Found]:
         elif entry.is_symlink():
             skipped["symbolic links"] += 1
         elif entry.is_dir():
-            yield from _local(entry.path, root, skipped)
+            yield from _list_local(entry.path, root, skipped)
         elif not entry.is_file():
             skipped["pipes or devices"] += 1
         else:
@@ -74,5 +74,5 @@ def _local(folder: str, root: str, skipped: Counter[str]) -> Iterator[Found]:
 
 
 def _place(path: str) -> str:
-    """The path itself, or a file:// URL (which keeps every byte) where it is no UTF-8."""
+    """The path itself, or, where it is not UTF-8, a file:// URL, which keeps every byte."""
     return path if printable(path) == path else Path(path).as_uri()

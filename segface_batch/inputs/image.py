@@ -1,4 +1,4 @@
-"""An image of an input before it is read: its names, and where its bytes are."""
+"""An image of an input before it is read: its names, and where its bytes lie."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Cell(NamedTuple):
-    """Where in a Parquet file: the row of a row group in the leaf column of that path; the file has `file_bytes`."""
+    """A place in a Parquet file of `file_bytes`: row group, row within it, and dotted path of the leaf column."""
 
     column: str
     group: int
@@ -20,11 +20,11 @@ class Cell(NamedTuple):
 class SourceImage(NamedTuple):
     """An image to annotate.
 
-    The bytes are those of `place` (None: of `uri`): the whole of it, `n_bytes` from `offset` on in a tar file, or a
-    cell of a Parquet file.  `landmarks` are x0, y0, x1, y1, ... in pixels of the upright image, or, two points, the
-    corners of the face's box; None where the source has none, NaN where it has something else.  `n_bytes` is 0 where
-    the size is not known before reading; of a cell it is the mean of its row group.  `error` says why there is nothing
-    to read, where that is known already.
+    Its bytes are the whole of `place` (None: of `uri`), or the `n_bytes` from `offset` on in a tar file, or a cell of a
+    Parquet file.  `landmarks` are x0, y0, x1, y1, ... in pixels of the upright image; two points are the corners of the
+    face's box.  They are None where the source has none and NaN where it has something invalid.  `n_bytes` is 0 where
+    the size is unknown before reading, and the mean of the row group for a cell.  `error` is a word of `errors.ERRORS`
+    where it is already known that there is nothing to read.  `carried` are the values of the carried columns.
     """
 
     image_id: str
@@ -39,16 +39,16 @@ class SourceImage(NamedTuple):
 
 
 def printable(name: str) -> str:
-    """A name of a file or tar member as text that Parquet can hold: bytes that are no UTF-8 become \\xNN."""
+    """The name of a file or tar member as text for Parquet: bytes that are not UTF-8 become \\xNN."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-#: The columns that say where the face of an image is; the first that a row has counts.
+#: The columns that place the face in an image.  The first that has a value in a row counts.
 LANDMARKS, BOX = "landmarks", "box"
 
 
 def points_of(row: Mapping[str, Any]) -> list[float] | None:
-    """`landmarks` of a row, else the corners of its `box`, which is left, top, right, bottom."""
+    """The `landmarks` of a row as x0, y0, ..., or else the corners of its `box` (left, top, right, bottom)."""
     points = _pairs(row.get(LANDMARKS))
     if points is not None or (box := _pairs(row.get(BOX))) is None:
         return points
@@ -56,7 +56,7 @@ def points_of(row: Mapping[str, Any]) -> list[float] | None:
 
 
 def _pairs(cell: str | list[Any] | None) -> list[float] | None:
-    """Numbers of a cell, "x0 y0 x1 y1 ..." or a list, flat or of pairs; NaN where they are no pairs of numbers."""
+    """The numbers of a cell: "x0 y0 x1 y1 ...", a flat list or a list of pairs.  NaN where it has anything else."""
     if cell is None or cell == "":
         return None
     values = cell.split() if isinstance(cell, str) else cell

@@ -1,4 +1,4 @@
-"""A list of images that lie elsewhere: .txt (a place a line), .csv or .parquet with a column `uri`."""
+"""A manifest lists images by place: .txt (a place a line), or .csv or .parquet with a column `uri`."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from segface_batch.inputs.image import SourceImage, points_of
 from segface_batch.storage import ranged
 from segface_batch.storage.redact import redacted
 
-#: Columns of a manifest that are read, besides those carried and those that place faces.
+#: The manifest's own columns, beside those that place faces and those that are carried.
 COLUMNS = ("uri", "image_id")
 
-#: A request for lines.
+#: Bytes of one request for lines.
 _READ_BYTES = 4 * 2**20
 
 
-def columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
-    """The columns of a manifest and their types: text, but in a Parquet file its own."""
+def read_columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
+    """The columns of a manifest.  All are text, except in a Parquet file, which has types."""
     if suffix == ".parquet":
-        return parquet.opened(place, n_bytes).schema_arrow
+        return parquet.open_file(place, n_bytes).schema_arrow
     names = ["uri"]
     if suffix == ".csv":
-        with _text(place, n_bytes) as file, _readable(place):
+        with _open_text(place, n_bytes) as file, _refusing_damage(place):
             names = next(csv.reader(file), [])
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
-def images(
+def list_images(
     place: str, suffix: str, n_bytes: int, *, placed_by: Sequence[str], carried: Sequence[str]
 ) -> Iterator[SourceImage]:
-    """The manifest's images as listed, those named by a path found from the manifest's own folder; their ids are
-    `image_id`, else `uri`.  ValueError for a manifest without `uri` or, where faces are `placed_by` columns, without
-    any of these, or for a row without a `uri`."""
+    """The manifest's images in its order.  Relative paths start at the manifest's folder; ids are `image_id`, or else
+    `uri`.
+
+    ValueError for a manifest without a column `uri`, or, unless `placed_by` is empty, without any of these columns, and
+    for a row without a `uri`.
+    """
     shown = redacted(place)
-    found = columns(place, suffix, n_bytes)
+    found = read_columns(place, suffix, n_bytes)
     has = found.names
     for wanted in (("uri",), placed_by):
         if wanted and not set(wanted) & set(has):
@@ -54,16 +57,17 @@ def images(
     if not parquet.is_text(found.field("uri").type):
         raise ValueError(f"{shown}: column 'uri' is {found.field('uri').type}; make it text")
     folder = place.partition("?")[0].rpartition("/")[0]
-    rows = {".txt": _lines, ".csv": _csv_rows, ".parquet": _parquet_rows}[suffix]
+    read_rows = {".txt": _read_lines, ".csv": _read_csv, ".parquet": _read_parquet}[suffix]
     names = [name for name in dict.fromkeys((*COLUMNS, *placed_by, *carried)) if name in has]
-    for number, row in enumerate(rows(place, n_bytes, names), start=1):
+    for number, row in enumerate(read_rows(place, n_bytes, names), start=1):
         uri = row["uri"]
         if not uri:
             raise ValueError(f"{shown}: row {number} has no uri")
-        yield _image(row, uri, folder, carried)
+        yield _find_image(row, uri, folder, carried)
 
 
-def _image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> SourceImage:
+def _find_image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> SourceImage:
+    """The image of a row, with the size of a local file that exists."""
     here = uri if storage.is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
     size = 0
     if not storage.is_url(here):
@@ -81,34 +85,35 @@ def _image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -
     )
 
 
-def _text(place: str, n_bytes: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(ranged.opened(place, n_bytes, _READ_BYTES), encoding="utf-8-sig", newline="")
+def _open_text(place: str, n_bytes: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(ranged.open_ranged(place, n_bytes, _READ_BYTES), encoding="utf-8-sig", newline="")
 
 
-def _lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    with _text(place, n_bytes) as file, _readable(place):
+def _read_lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with _open_text(place, n_bytes) as file, _refusing_damage(place):
         for line in file:
             if line.strip():
                 yield {"uri": line.rstrip("\r\n")}
 
 
-def _csv_rows(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _read_csv(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Empty cells are None."""
-    with _text(place, n_bytes) as file, _readable(place):
+    with _open_text(place, n_bytes) as file, _refusing_damage(place):
         for row in csv.DictReader(file):
             yield {name: row[name] or None for name in names}
 
 
-def _parquet_rows(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for batch in parquet.opened(place, n_bytes).iter_batches(1024, columns=list(names), use_threads=False):
+def _read_parquet(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for batch in parquet.open_file(place, n_bytes).iter_batches(1024, columns=list(names), use_threads=False):
         yield from batch.to_pylist()
 
 
 @contextlib.contextmanager
-def _readable(place: str) -> Iterator[None]:
+def _refusing_damage(place: str) -> Iterator[None]:
+    """ValueError, with a hint, for text that is not UTF-8 or not CSV."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{redacted(place)} is not UTF-8 ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"{redacted(place)} is no CSV ({error}); check its quotes") from None
+        raise ValueError(f"{redacted(place)} is not CSV ({error}); check its quotes") from None

@@ -1,8 +1,8 @@
-"""Images inside Parquet files: which column has them, what the file says about each, and their bytes.
+"""Images inside Parquet files: the column that holds them, the columns beside it, and their bytes.
 
-A column of images is binary, or a struct with `bytes` (and `path`) as Hugging Face's `Image` feature stores it.
-Planning reads the footer and the small columns.  Of the images' column a part can only be had by reading its row
-group from the start, because pyarrow does not jump to a page.
+An image column is binary, or a struct with `bytes` (and `path`) as Hugging Face's `Image` feature stores it.  Planning
+reads the footer and the small columns.  To read some images of a row group, pyarrow must read the group from its start,
+because it does not jump to a page.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from segface_batch.inputs.image import Cell
 from segface_batch.storage.ranged import Ranged
 from segface_batch.storage.redact import redacted
 
-#: Columns that name an image, the first that a file has; else the struct's path does.
+#: Columns that name an image.  The first that a file has counts; without any, the struct's path names it.
 ID_COLUMNS = ("image_id", "key", "__key__")
 
-#: What the struct's path is called among a row's values; no column is called so.
+#: The key of the struct's path among a row's values; no column has this name.
 PATH = "\0path"
 
-#: A request for images; a row group of 100 images of 80 kB is one.
+#: Bytes of one request for images: 100 images of 80 kB.
 _READ_BYTES = 8 * 2**20
-#: Images in memory twice at the same moment while they are read.
+#: Images that are in memory twice while they are read.
 _READ_ROWS = 32
 
-#: Each unit of a row group reads it from the start: of 2 GiB the last of 32 units reads all.
+#: Each unit of a row group reads it from its start.  In a group of 2 GiB, the last of 32 units reads all of it.
 MAX_GROUP_BYTES = 2 * 2**30
 
 
 class Row(NamedTuple):
-    """A row that has, or should have, an image: where, its number in the file, and the small columns asked for."""
+    """A row with an image, or null: its place, its number in the file, and its values in the small columns."""
 
     cell: Cell
     n_bytes: int
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 
 def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | None:
-    """The column with the images, None if there is none; ValueError for several of which none is `wanted`."""
+    """The `wanted` image column, or else the only one; None if there is none.  ValueError if there are several."""
     found = [field.name for field in schema if _is_image(field.type)]
     if wanted is not None:
         return wanted if wanted in found else None
@@ -53,8 +53,8 @@ def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | Non
     return found[0] if found else None
 
 
-def opened(place: str, n_bytes: int, read_bytes: int = 0) -> pq.ParquetFile:
-    """The file with its footer read; pyarrow's errors where it is none."""
+def open_file(place: str, n_bytes: int, read_bytes: int = 0) -> pq.ParquetFile:
+    """Open a file and read its footer.  pyarrow's errors if it is not a Parquet file."""
     return pq.ParquetFile(
         Ranged(place, n_bytes),  # pyright: ignore[reportArgumentType]
         buffer_size=read_bytes,
@@ -63,10 +63,10 @@ def opened(place: str, n_bytes: int, read_bytes: int = 0) -> pq.ParquetFile:
     )
 
 
-def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: Sequence[str]) -> Iterator[Row]:
-    """Every row of the images' column, with the columns of those names and, as PATH, the path in the struct.
+def read_rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: Sequence[str]) -> Iterator[Row]:
+    """Every row of an image column, with its values in the columns `names` and, as PATH, the struct's path.
 
-    ValueError for a row group that is too large to be read in parts.
+    ValueError for a row group that is too large to be read unit by unit.
     """
     field = file.schema_arrow.field(column)
     is_struct = pa.types.is_struct(field.type)
@@ -95,18 +95,18 @@ def rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: 
 def check_group(place: str, group: int, n_bytes: int) -> None:
     if n_bytes > MAX_GROUP_BYTES:
         raise ValueError(
-            f"{redacted(place)}: row group {group} has {n_bytes / 1e9:.1f} GB of images, which would be read again "
-            "and again; write the file anew with row_group_size=1000 or less"
+            f"{redacted(place)}: row group {group} has {n_bytes / 1e9:.1f} GB of images, which every unit of it would "
+            "read again; rewrite the file with row_group_size=1000 or less"
         )
 
 
 def read(place: str, cells: Sequence[Cell]) -> list[bytes | None]:
-    """The bytes in cells of one row group, in their order (rows ascending); None for null.
+    """The bytes of cells in one row group, whose rows ascend; None for null.
 
-    OSError with ESTALE where the file has no such cells any more; pyarrow's errors where it is damaged.
+    OSError with ESTALE if the file no longer has these cells; pyarrow's errors if it is damaged.
     """
     column, group, _, file_bytes = cells[0]
-    file = kept(place, file_bytes)
+    file = open_once(place, file_bytes)
     if group >= file.num_row_groups or cells[-1].row >= file.metadata.row_group(group).num_rows:
         raise OSError(errno.ESTALE, "it has fewer rows than when it was planned", place)
     wanted = {cell.row for cell in cells}
@@ -124,9 +124,9 @@ def read(place: str, cells: Sequence[Cell]) -> list[bytes | None]:
 
 
 @lru_cache(maxsize=4)
-def kept(place: str, file_bytes: int) -> pq.ParquetFile:
-    """A process reads the units of a file one after another, and the footer once."""
-    return opened(place, file_bytes, _READ_BYTES)
+def open_once(place: str, file_bytes: int) -> pq.ParquetFile:
+    """The open file.  A process works on the units of a file in turn and reads its footer only once."""
+    return open_file(place, file_bytes, _READ_BYTES)
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -136,13 +136,13 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """True for text, encoded as a dictionary too."""
+    """True for text, dictionary-encoded or not."""
     plain = plain_type(kind)
     return pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, which a dictionary encodes."""
+    """The type of the values of a dictionary; any other type unchanged."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 

@@ -1,13 +1,13 @@
-"""What there is to annotate: the images of all inputs, streamed in a stable order.
+"""The images of all inputs, streamed in a stable order.
 
 An input is one of
 
-- a folder or prefix of images and .tar files, searched through, or of .parquet files with images in them;
+- a folder or prefix with images, .tar files or .parquet files of images, searched recursively;
 - a manifest, which lists images by place: .txt, .csv, or .parquet with a column `uri`;
-- a .parquet file with images in it;
+- a .parquet file of images;
 - a .tar file (WebDataset).
 
-Every place may be a URL that fsspec knows.
+Any place may be a URL that fsspec knows.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from segface_batch.inputs.image import SourceImage, points_of, printable
 from segface_batch.storage import ranged
 from segface_batch.storage.redact import redacted
 
-__all__ = ["SourceImage", "images"]
+__all__ = ["SourceImage", "list_images"]
 
-#: Files whose headers or footers are read at the same time.
+#: Number of files whose headers or footers are read at the same time.
 _AHEAD = 8
 
-#: What is read for the headers of a tar file: locally little more than those.  From a store a second request costs as
-#: much as some MB (20-50 ms at 100 MB/s), so members smaller than that are read with the headers.
+#: Bytes read at a time for the headers of a tar file: locally little more than a header.  From a store a second
+#: request costs as much as some MB (20-50 ms at 100 MB/s), so smaller members are read along with their headers.
 _LOCAL_BLOCK, _REMOTE_BLOCK = 4 * 2**10, 4 * 2**20
 
 T = TypeVar("T")
 
 
 class _Input(NamedTuple):
-    """An input: `kind` is "" for a folder, else the suffix, with ".manifest" for a Parquet file that lists images;
-    `prefix` begins the ids of its images."""
+    """An input.  `kind` is "" for a folder, ".manifest" for a Parquet file that lists images, or else the suffix;
+    `prefix` starts the ids of its images."""
 
     place: str
     kind: str
@@ -53,17 +53,19 @@ class _Input(NamedTuple):
     n_bytes: int
 
     @property
-    def found(self) -> Found:
+    def file(self) -> Found:
         return Found(self.name, self.place, self.kind, self.n_bytes)
 
 
 class _Wanted(NamedTuple):
+    """What every image must come with, and the column of images in Parquet files."""
+
     carried: pa.Schema
     placed_by: Sequence[str]
     image_column: str | None
 
 
-def images(
+def list_images(
     inputs: Sequence[str],
     skipped: Counter[str],
     *,
@@ -71,49 +73,48 @@ def images(
     columns: Sequence[str] = (),
     image_column: str | None = None,
 ) -> tuple[pa.Schema, Iterator[SourceImage]]:
-    """The schema of the `columns` to carry, and every image of the inputs; `skipped` counts what they hold besides.
+    """The schema of the carried `columns`, and every image of the inputs.  `skipped` counts the rest by kind.
 
-    A folder's images come by path, then those in its .tar files, shard by shard, and, only where there is no loose
-    image, those in its .parquet files; .parquet files beside loose images and whatever else is there are counted
-    in `skipped`.  A manifest's come as listed, a file's in its order.
+    A folder gives its loose images by path, then those in its .tar files, shard by shard, and those in its .parquet
+    files only if it has no loose images; otherwise these files are `skipped`.  A manifest, a .tar and a .parquet file
+    give their images in their own order.
 
-    An id is the path below the input; the manifest's `image_id` or `uri`; of a Parquet row `image_id`, `key` or
-    `__key__`, else the `path` of Hugging Face's struct, else FILE/ROW; SHARD.tar/MEMBER.  With several inputs each id
-    starts with the last word of its input.
+    The id of an image is its path below the input; in a manifest `image_id`, or else `uri`; in a tar file
+    SHARD.tar/MEMBER; in a Parquet file `image_id`, `key` or `__key__`, or else the `path` of Hugging Face's struct, or
+    else FILE/ROW.  With several inputs, each id starts with the last component of its input.
 
-    Every input must have one of the columns that faces are `placed_by`, where there are such.
+    If `placed_by` names columns, every input must have one of them.  Manifests and Parquet files of images have columns
+    to carry; an input that lacks one gives nulls.
 
-    Columns are those of manifests and of Parquet files with images; an input that lacks one gives nulls.
+    Only small things are read: listings, headers, footers.  A broken .tar or .parquet file in a folder gives one image
+    with an `error` and the file's name, and a member that a .tar file's end cuts off gives one too.
 
-    Planning reads small things only: listings, headers, footers.  A broken .tar or .parquet file of a folder becomes
-    an image with an `error`, named as the file; so does what a cut .tar file promises.
-
-    ValueError, in one line with the hint, for what is no input or lacks what it needs, at once or, where that shows
-    late, from the stream; OSError for what cannot be listed or opened.
+    ValueError, in one line with a hint, for a wrong input or one that lacks something, at once or from the stream;
+    OSError for one that cannot be listed or opened.
     """
-    opened = _opened(inputs, image_column)
-    carried = _carried(opened, columns, image_column)
+    found = _find_inputs(inputs, image_column)
+    carried = _carried_schema(found, columns, image_column)
     wanted = _Wanted(carried, placed_by, image_column)
-    return carried, itertools.chain.from_iterable(_of_input(each, wanted, skipped) for each in opened)
+    return carried, itertools.chain.from_iterable(_list_input(each, wanted, skipped) for each in found)
 
 
-def _opened(inputs: Sequence[str], image_column: str | None) -> list[_Input]:
+def _find_inputs(inputs: Sequence[str], image_column: str | None) -> list[_Input]:
     places = [storage.absolute(source) for source in inputs]
-    words = [storage.name_of(place.partition("?")[0] if storage.is_url(place) else place) for place in places]
-    for word, count in Counter(words).items():
+    names = [storage.name_of(place.partition("?")[0] if storage.is_url(place) else place) for place in places]
+    for name, count in Counter(names).items():
         if count > 1:
-            both = " and ".join(redacted(place) for place, own in zip(places, words, strict=True) if own == word)
-            raise ValueError(f"{both} have the same last word, by which their images are told apart; rename one")
+            both = " and ".join(redacted(place) for place, own in zip(places, names, strict=True) if own == name)
+            raise ValueError(f"{both} have the same last component, which tells their images apart; rename one")
     found = []
-    for place, word in zip(places, words, strict=True):
-        kind, n_bytes = _kind(place, word, image_column)
-        found.append(_Input(place, kind, printable(word), f"{printable(word)}/" if len(places) > 1 else "", n_bytes))
+    for place, name in zip(places, names, strict=True):
+        kind, n_bytes = _find_kind(place, name, image_column)
+        found.append(_Input(place, kind, printable(name), f"{printable(name)}/" if len(places) > 1 else "", n_bytes))
     return found
 
 
-def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
-    """What the input is (_Input.kind), and its bytes."""
-    suffix, shown = folders.suffix_of(word), redacted(place)
+def _find_kind(place: str, name: str, image_column: str | None) -> tuple[str, int]:
+    """What an input is (`_Input.kind`), and its size in bytes."""
+    suffix, shown = folders.suffix_of(name), redacted(place)
     is_local = storage.local_path(place) is not None
     if not is_local and suffix not in (".txt", ".csv", ".parquet", ".tar"):
         if suffix.startswith(".tar.") or suffix == ".tgz":
@@ -122,11 +123,11 @@ def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
             raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its images")
         return "", 0
     try:
-        n_bytes = storage.size(place)
+        n_bytes = storage.get_size(place)
     except FileNotFoundError:
         if is_local:
             raise FileNotFoundError(f"no folder or file '{shown}'; check the path") from None
-        n_bytes = None  # perhaps a prefix
+        n_bytes = None  # may be a prefix
     if n_bytes is None:
         return "", 0
     if suffix.startswith(".tar.") or suffix == ".tgz":
@@ -137,9 +138,9 @@ def _kind(place: str, word: str, image_column: str | None) -> tuple[str, int]:
         )
     if suffix == ".parquet":
         try:
-            names = parquet.opened(place, n_bytes).schema_arrow
+            names = parquet.open_file(place, n_bytes).schema_arrow
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"{shown} is no Parquet file: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"{shown} is not a Parquet file: {str(error).splitlines()[0]}") from None
         if "uri" in names.names and image_column is None:
             return ".manifest", n_bytes
         if parquet.image_column(names, image_column, shown) is None:
@@ -158,14 +159,14 @@ def _named(image_column: str | None) -> str:
 
 
 def _compressed(shown: str) -> ValueError:
-    return ValueError(f"{shown} is compressed, so that no member can be read by itself; decompress it to .tar first")
+    return ValueError(f"{shown} is compressed, so its members cannot be read one by one; decompress it to .tar first")
 
 
-def _carried(inputs: Sequence[_Input], columns: Sequence[str], image_column: str | None) -> pa.Schema:
-    """The fields to carry, in the order asked; ValueError for one that no input has or that has two types."""
+def _carried_schema(inputs: Sequence[_Input], columns: Sequence[str], image_column: str | None) -> pa.Schema:
+    """The fields to carry, in the order of `columns`.  ValueError for one that no input has or that has two types."""
     if not columns:
         return pa.schema([])
-    available = [(each.place, _columns(each, image_column)) for each in inputs]
+    available = [(each.place, _read_columns(each, image_column)) for each in inputs]
     fields = []
     for column in columns:
         types = {
@@ -174,38 +175,38 @@ def _carried(inputs: Sequence[_Input], columns: Sequence[str], image_column: str
             if column in schema.names
         }
         if not types:
-            names = sorted({name for _, schema in available for name in schema.names})
+            names = sorted({name for _, schema in available for name in schema.names} - {*manifest.COLUMNS})
             raise ValueError(f"no input has a column '{column}'; there is: {', '.join(names) or 'none'}")
         if len(set(types.values())) > 1:
             both = ", ".join(f"{kind} in {redacted(place)}" for place, kind in types.items())
-            raise ValueError(f"column '{column}' has several types ({both}); make them one")
+            raise ValueError(f"column '{column}' has several types ({both}); make them the same")
         fields.append(pa.field(column, next(iter(types.values()))))
     return pa.schema(fields)
 
 
-def _columns(each: _Input, image_column: str | None) -> pa.Schema:
+def _read_columns(each: _Input, image_column: str | None) -> pa.Schema:
     """The columns of an input that may be carried."""
     if each.kind in (".txt", ".csv", ".manifest"):
-        return manifest.columns(each.place, ".parquet" if each.kind == ".manifest" else each.kind, each.n_bytes)
-    found = [each.found] if each.kind == ".parquet" else []
+        return manifest.read_columns(each.place, ".parquet" if each.kind == ".manifest" else each.kind, each.n_bytes)
+    found = [each.file] if each.kind == ".parquet" else []
     if each.kind == "":
-        found = (entry for entry in folders.files(each.place, Counter()) if entry.suffix == ".parquet")
+        found = (entry for entry in folders.list_files(each.place, Counter()) if entry.suffix == ".parquet")
     for entry in found:
-        file = _parquet_file(entry)
+        file = _open_parquet(entry)
         column = parquet.image_column(file.schema_arrow, image_column, redacted(entry.place)) if file else None
         if file is not None and column is not None:
             return pa.schema([field for field in file.schema_arrow if field.name != column])
     return pa.schema([])
 
 
-def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
+def _list_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     if each.kind == "":
-        return _in_folder(each, wanted, skipped)
+        return _list_folder(each, wanted, skipped)
     if each.kind == ".tar":
-        return _in_tars([each.found], wanted, skipped)
+        return _list_tars([each.file], wanted, skipped)
     if each.kind == ".parquet":
-        return _in_parquet_files([each.found], each.prefix, wanted, skipped)
-    listed = manifest.images(
+        return _list_parquet_files([each.file], each.prefix, wanted, skipped)
+    listed = manifest.list_images(
         each.place,
         ".parquet" if each.kind == ".manifest" else each.kind,
         each.n_bytes,
@@ -215,12 +216,12 @@ def _of_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[
     return (image._replace(image_id=each.prefix + image.image_id) for image in listed) if each.prefix else listed
 
 
-def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
+def _list_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     tars: list[Found] = []
     tables: list[Found] = []
     loose = 0
     nothing = (None,) * len(wanted.carried)
-    for name, place, suffix, n_bytes in folders.files(each.place, skipped):
+    for name, place, suffix, n_bytes in folders.list_files(each.place, skipped):
         if suffix in SUFFIXES:
             if loose == 0:
                 _refuse_unplaced(wanted, place)
@@ -231,26 +232,27 @@ def _in_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator
         elif suffix == ".parquet":
             tables.append(Found(each.prefix + name, place, suffix, n_bytes))
         else:
-            skipped[folders.kind(suffix)] += 1
-    yield from _in_tars(tars, wanted, skipped)
+            skipped[folders.kind_of(suffix)] += 1
+    yield from _list_tars(tars, wanted, skipped)
     if loose and tables:
         skipped[".parquet files"] += len(tables)
     else:
-        yield from _in_parquet_files(tables, each.prefix, wanted, skipped)
+        yield from _list_parquet_files(tables, each.prefix, wanted, skipped)
 
 
 def _refuse_unplaced(wanted: _Wanted, place: str) -> None:
+    """ValueError where faces must be placed by columns, which `place` does not have."""
     if wanted.placed_by:
         columns = " or ".join(map(repr, wanted.placed_by))
         raise ValueError(
-            f"{redacted(place)} comes without the {' or '.join(wanted.placed_by)} that each face is cropped by; give a "
-            f"manifest or Parquet file with a column {columns}, or --faces detect, which finds them"
+            f"{redacted(place)} comes without {' or '.join(wanted.placed_by)} to crop each face by; give a manifest or "
+            f"Parquet file with a column {columns}, or --faces detect to find them"
         )
 
 
-def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
+def _list_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     nothing = (None,) * len(wanted.carried)
-    for shard, index in _ahead(_index, shards):
+    for shard, index in _ahead(_read_index, shards):
         _refuse_unplaced(wanted, shard.place)
         shown = redacted(shard.place)
         for member in index.members:
@@ -262,7 +264,7 @@ def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) ->
             elif os.path.basename(member.name).startswith("."):
                 skipped["hidden"] += 1
             elif suffix not in SUFFIXES:
-                skipped[folders.kind(suffix)] += 1
+                skipped[folders.kind_of(suffix)] += 1
             else:
                 is_cut = member.offset + member.n_bytes > shard.n_bytes
                 yield SourceImage(
@@ -281,16 +283,16 @@ def _in_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) ->
             yield SourceImage(shard.name, shown, error="unreadable", carried=nothing)
 
 
-def _index(shard: Found) -> tar.Index:
+def _read_index(shard: Found) -> tar.Index:
     block = _LOCAL_BLOCK if storage.local_path(shard.place) is not None else _REMOTE_BLOCK
-    with ranged.opened(shard.place, shard.n_bytes, block) as file:
-        return tar.index(file, shard.n_bytes)
+    with ranged.open_ranged(shard.place, shard.n_bytes, block) as file:
+        return tar.read_index(file, shard.n_bytes)
 
 
-def _in_parquet_files(
+def _list_parquet_files(
     found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]
 ) -> Iterator[SourceImage]:
-    for entry, file in _ahead(_parquet_file, found):
+    for entry, file in _ahead(_open_parquet, found):
         shown = redacted(entry.place)
         if file is None:
             skipped["damaged Parquet files"] += 1
@@ -300,10 +302,12 @@ def _in_parquet_files(
         if column is None:
             skipped[".parquet files"] += 1
             continue
-        yield from _in_parquet(entry, file, column, prefix, wanted)
+        yield from _list_parquet(entry, file, column, prefix, wanted)
 
 
-def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted) -> Iterator[SourceImage]:
+def _list_parquet(
+    entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted
+) -> Iterator[SourceImage]:
     schema, shown = file.schema_arrow, redacted(entry.place)
     if not set(wanted.placed_by) & set(schema.names):
         _refuse_unplaced(wanted, entry.place)
@@ -314,7 +318,7 @@ def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wa
             )
     named = next((name for name in parquet.ID_COLUMNS if name in schema.names), parquet.PATH)
     names = [name for name in dict.fromkeys((named, *wanted.placed_by, *wanted.carried.names)) if name in schema.names]
-    for cell, n_bytes, number, values in parquet.rows(file, entry.place, entry.n_bytes, column, names):
+    for cell, n_bytes, number, values in parquet.read_rows(file, entry.place, entry.n_bytes, column, names):
         own = values.get(named)
         yield SourceImage(
             f"{entry.name}/{number}" if own is None or own == "" else f"{prefix}{own}",
@@ -327,16 +331,16 @@ def _in_parquet(entry: Found, file: pq.ParquetFile, column: str, prefix: str, wa
         )
 
 
-def _parquet_file(entry: Found) -> pq.ParquetFile | None:
-    """The open file, None where it is no Parquet file."""
+def _open_parquet(entry: Found) -> pq.ParquetFile | None:
+    """The open file; None if it is not a Parquet file."""
     try:
-        return parquet.opened(entry.place, entry.n_bytes)
+        return parquet.open_file(entry.place, entry.n_bytes)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
 
 
 def _ahead(function: Callable[[Found], T], items: Iterable[Found]) -> Iterator[tuple[Found, T]]:
-    """Each item with the function's answer, in order, some items ahead of the reader."""
+    """Each item and the function's result for it, in order.  Threads work some items ahead of the reader."""
     waiting: deque[tuple[Found, Future[T]]] = deque()
     with ThreadPoolExecutor(_AHEAD) as threads:
         try:

@@ -1,9 +1,9 @@
-"""What a tar file holds and where, read from its headers alone; nothing is ever extracted.
+"""The members of a tar file and where they lie, read from its headers alone.  Nothing is ever extracted.
 
 USTAR, PAX and GNU archives, as POSIX.1-2017 (pax, "ustar Interchange Format") and the GNU tar manual ("Basic Tar
-Format") describe them.  `tarfile` decodes a header block; the walk from one to the next is here, because
-`tarfile.TarFile` reads what a header claims into memory, loops for ever over some damaged sparse members, and calls an
-archive complete that ends in rubbish.
+Format") describe them.  `tarfile` decodes each header block; this module walks from one to the next itself, because
+`tarfile.TarFile` reads whatever size a header claims into memory, loops forever over some damaged sparse members, and
+takes an archive that ends in garbage for complete.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import BinaryIO, NamedTuple
 
 BLOCK = 512
 
-#: Longer names and attributes are no archive's; a header may claim any length.
+#: Bytes of an extension header.  A damaged one may claim any length; real names and attributes are shorter.
 _MAX_EXTENSION = 2**20
 
-_WORDS = {
+#: What `skipped` calls the members that are not regular files.
+_KINDS = {
     tarfile.LNKTYPE: "hard links",
     tarfile.SYMTYPE: "symbolic links",
     tarfile.CHRTYPE: "pipes or devices",
@@ -28,7 +29,7 @@ _WORDS = {
 
 
 class Member(NamedTuple):
-    """`kind` is "" for a regular file, or what it is else; a file whose bytes go beyond the archive's end is cut."""
+    """A member and where its bytes begin.  `kind` is "" for a regular file, which may reach past the archive's end."""
 
     name: str
     offset: int
@@ -37,21 +38,23 @@ class Member(NamedTuple):
 
 
 class Index(NamedTuple):
-    """The members in their order, and whether the archive ends as it should: CUT and DAMAGED say that it does not."""
+    """The members in their order, and how the archive ends: None (as it should), CUT or DAMAGED."""
 
     members: list[Member]
     end: str | None
 
 
-#: Ends without an end mark, which is a block of zeros; members may be missing.
+#: The end mark, a block of zeros, is missing; members may be missing too.
 CUT = "cut"
-#: What should be a header is none; what follows is lost.
+#: A block that should be a header is not one; whatever follows is lost.
 DAMAGED = "damaged"
 
 
-def index(file: BinaryIO, n_bytes: int) -> Index:
-    """All members of an archive of so many bytes.  Zeros between members (archives one after another) are passed over,
-    and what follows an end mark without being a header."""
+def read_index(file: BinaryIO, n_bytes: int) -> Index:
+    """All members of an archive of `n_bytes`.
+
+    Skips zeros between members (of concatenated archives), and anything but a header after an end mark.
+    """
     members: list[Member] = []
     at, ended = 0, False
     extended: dict[str, str] = {}
@@ -65,11 +68,11 @@ def index(file: BinaryIO, n_bytes: int) -> Index:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             extension = _is_extension(header.type)
-            n_body = header.size if extension or header.isreg() or header.type not in _WORDS else 0
+            n_body = header.size if extension or header.isreg() or header.type not in _KINDS else 0
             if not extension and "size" in extended and n_body:
                 n_body = _number(extended["size"])
             if n_body < 0 or (extension and n_body > _MAX_EXTENSION):
-                raise ValueError("no size of anything")
+                raise ValueError("invalid size")
             if extension:
                 extended |= _extension(header.type, file.read(n_body))
         except (tarfile.HeaderError, ValueError):
@@ -79,7 +82,7 @@ def index(file: BinaryIO, n_bytes: int) -> Index:
             at += _sparse_maps(file, block) * BLOCK
             n_body = header.size
         if not extension:
-            kind = _WORDS.get(header.type, "" if header.isreg() else "unknown tar entries")
+            kind = _KINDS.get(header.type, "" if header.isreg() else "unknown tar entries")
             if any(key.startswith("GNU.sparse") for key in extended):
                 kind = "sparse files"
             members.append(Member(extended.get("path", header.name), at, n_body, kind))
@@ -98,19 +101,19 @@ def is_header(block: bytes, n_bytes: int) -> bool:
 
 
 def _is_extension(kind: bytes) -> bool:
-    """True for an entry that only tells about the next one, or about all."""
+    """True for an entry that only describes the next one, or all others."""
     return kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")
 
 
 def _extension(kind: bytes, data: bytes) -> dict[str, str]:
-    """What the entry says about the next one, by PAX keyword."""
+    """What an extension says about the next entry, by PAX keyword."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": data.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
     return _pax(data) if kind in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE) else {}
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Records "LENGTH KEYWORD=VALUE\\n"; ValueError where they are none."""
+    """The records "LENGTH KEYWORD=VALUE\\n" by keyword.  ValueError if they are malformed."""
     found: dict[str, str] = {}
     at = 0
     while at < len(data):
@@ -118,7 +121,7 @@ def _pax(data: bytes) -> dict[str, str]:
         length = _number(data[at : max(space, at)].decode("ascii"))
         keyword, equals, value = data[space + 1 : at + length].partition(b"=")
         if at + length > len(data) or not equals or not value.endswith(b"\n"):
-            raise ValueError("no PAX record")
+            raise ValueError("not a PAX record")
         found[keyword.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
         at += length
     return found
@@ -126,12 +129,12 @@ def _pax(data: bytes) -> dict[str, str]:
 
 def _number(digits: str) -> int:
     if not digits.isascii() or not digits.isdigit():
-        raise ValueError(f"'{digits}' is no number")
+        raise ValueError(f"'{digits}' is not a number")
     return int(digits)
 
 
 def _sparse_maps(file: BinaryIO, header: bytes) -> int:
-    """Blocks between the header of a GNU sparse member and its bytes."""
+    """The number of blocks between the header of a GNU sparse member and its bytes."""
     count, more = 0, header[482:483] == b"\1"
     while more:
         block = file.read(BLOCK)

@@ -1,1 +1,1 @@
-"""The network: SegFace on timm backbones, its weights, and LaPa's face warp."""
+"""Networks: SegFace on timm backbones, its weights and engines, and the face detectors."""

@@ -1,8 +1,8 @@
-"""The backbones of SegFace: which timm model each is, where its four maps are taken, how its tensors are called.
+"""The backbones of SegFace: the timm model of each, where its four maps are taken, and its tensors' official names.
 
-The published checkpoints were trained on torchvision's models and keep torchvision's tensor names.  timm has the same
-networks under other names; `official_name` finds the tensor of the official file that belongs to a timm tensor.  A
-further timm backbone is one more row of `BACKBONES`; without `names`, its file keeps timm's own names.
+The published checkpoints were trained on torchvision's models and have torchvision's tensor names.  timm has the same
+networks under other names; `official_name` gives the name in the official file of a timm tensor.  A further timm
+backbone is one more row of `BACKBONES`; without `names`, its file has timm's names.
 
 B, C, H, W: batch, channels, height and width.
 """
@@ -36,8 +36,8 @@ class BackboneRow:
 
     `channels` of the maps with strides 4, 8, 16 and 32; `arguments` of `timm.create_model`, where `sized` models get
     `img_size` too; `taps` are arguments of timm's `forward_intermediates`; the modules `without` lie behind the last
-    tap and are left out; `fix` changes the timm model in place; `unused` matches tensors of the official file (less
-    "backbone.") that do not reach any map.
+    tap and are left out; `patch` changes the timm model in place; `unused` matches tensors of the official file (less
+    "backbone.") that no map depends on.
     """
 
     timm_name: str
@@ -46,7 +46,7 @@ class BackboneRow:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     sized: bool = False
     without: tuple[str, ...] = ()
-    fix: Callable[[nn.Module], None] | None = None
+    patch: Callable[[nn.Module], None] | None = None
     names: Names = ()
     unused: str | None = None
 
@@ -60,12 +60,12 @@ class Backbone(nn.Module):
         self.net = timm.create_model(row.timm_name, pretrained=False, num_classes=0, **size, **row.arguments)
         for name in row.without:
             self.net.set_submodule(name, nn.Identity())
-        if row.fix is not None:
-            row.fix(self.net)
+        if row.patch is not None:
+            row.patch(self.net)
         self.taps = dict(row.taps)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        # EfficientNet's fourth map is its last output, behind its three taps; all others tap four.
+        # EfficientNet has three taps, and its last output is the fourth map; all others have four taps.
         last, maps = self.net.forward_intermediates(pixels, **self.taps)  # pyright: ignore[reportCallIssue]
         return [*maps, last][:4]
 
@@ -74,7 +74,7 @@ class PadThenRollBlock(nn.Module):
     """A timm Swin block whose windows are laid out as in torchvision: pad first, then roll.
 
     timm rolls first and pads afterwards, which is another function wherever the map is no multiple of the window
-    (7 pixels; resolutions 256 and 512).  Names and tensors are the block's own.
+    (7 pixels; resolutions 256 and 512).  Tensors and their names are the block's own.
     """
 
     def __init__(self, block: Any) -> None:
@@ -112,7 +112,7 @@ def official_name(row: BackboneRow, timm_name: str) -> str:
 
 
 def _stages(prefix: str, blocks: str) -> Names:
-    """Four stages of blocks with a downsampling before all but the first, as torchvision counts them: 1, 2, ... 7."""
+    """Four stages of blocks with a downsampling before all but the first, as torchvision numbers them: 1, 2, ... 7."""
     rows = []
     for stage in range(4):
         rows += [
@@ -143,7 +143,7 @@ _SQUEEZED = {
 _PLAIN = {"conv": "0.0", "bn1": "0.1"}
 _FUSED = {"conv_exp": "0.0", "bn1": "0.1", "conv_pwl": "1.0", "bn2": "1.1"}
 
-#: Blocks per stage of MobileNetV3-Large; torchvision numbers them through, beginning with 1.
+#: Blocks per stage of MobileNetV3-Large; torchvision numbers them without stages, from 1.
 _MOBILENET_DEPTHS = (1, 2, 3, 4, 2, 3)
 _MOBILENET_BLOCKS = [(stage, block) for stage, depth in enumerate(_MOBILENET_DEPTHS) for block in range(depth)]
 
@@ -229,7 +229,7 @@ BACKBONES: dict[str, BackboneRow] = {
         arguments={"window_size": 7},
         sized=True,
         without=("norm",),
-        fix=_pad_then_roll,
+        patch=_pad_then_roll,
         names=_SWIN_NAMES,
         unused=_SWIN_UNUSED,
     ),

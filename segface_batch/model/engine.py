@@ -11,15 +11,15 @@ from pathlib import Path
 
 ENGINES = ("auto", "torch", "openvino")
 
-#: Instructions for bfloat16 as Linux names them.
+#: Instructions for bfloat16, by their names in /proc/cpuinfo.
 _BF16_FLAGS = frozenset(("amx_bf16", "avx512_bf16"))
 
 
 def choose(engine: str, device: str) -> str:
     """torch or openvino, for `engine` and `device` as FaceParser has them.
 
-    Left to us, OpenVINO runs where it is installed and no GPU is: the same masks but for rounding, sooner ready, and
-    with bf16 on a CPU that has it several times faster (pipelines/measure_network.py).
+    auto is OpenVINO where it is installed and there is no GPU: it gives the same masks but for rounding, starts sooner,
+    and on a CPU with bfloat16 is several times faster in bf16 (pipelines/benchmarks/network.py).
     """
     if engine != "auto":
         return engine
@@ -28,7 +28,7 @@ def choose(engine: str, device: str) -> str:
 
 
 def check_openvino(device: str, compile: bool) -> None:
-    """ValueError, with the hint, where OpenVINO cannot do what is asked."""
+    """ValueError, with a hint, where OpenVINO cannot run these settings."""
     if not has_openvino():
         raise ValueError("--engine openvino needs its package: pip install 'segface-batch[openvino]'")
     if device == "cuda":
@@ -55,6 +55,6 @@ def no_compiler() -> str | None:
 
 @cache
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16; without, bf16 is no gain on it."""
+    """Whether this CPU has instructions for bfloat16; without them bf16 is no faster than fp32."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and not _BF16_FLAGS.isdisjoint(cpuinfo.read_text().split())

@@ -30,8 +30,8 @@ class FaceParser:
     ) -> np.ndarray:
         """RGB images of any sizes, (H, W, 3) uint8 or Pillow -> (B, R, R) uint8 class ids.
 
-        A mask covers its whole image (Helen: the square around the landmarks), scaled to R x R.  `landmarks`, for
-        LaPa and Helen, hold (N, 2) points in pixels of each image.  CropError where they are missing or wrong.
+        A mask covers its whole image (Helen: the square around the landmarks), scaled to R x R.  LaPa and Helen
+        need `landmarks`, (N, 2) points in pixels of each image; CropError where they are missing or wrong.
         """
         opened = [image if isinstance(image, Image.Image) else Image.fromarray(image) for image in images]
         points = [None] * len(opened) if landmarks is None else landmarks
@@ -44,7 +44,7 @@ class FaceParser:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A Ray Data batch with a column `image` -> the same with `mask` (B, R, R) and the columns of all statistics.
 
-        Checkpoints that need landmarks read them from the column `landmarks` (B, N, 2).
+        Checkpoints that need landmarks take them from the column `landmarks` (B, N, 2).
         """
         points = batch.get("landmarks") if self.checkpoint.dataset.landmarks else None
         masks = self.parse(batch["image"], None if points is None else list(points))

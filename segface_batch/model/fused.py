@@ -1,12 +1,12 @@
-"""A SegFace ready to label images: one function from pixels to class ids, without work that can be done beforehand.
+"""A SegFace for inference: one function from pixels to class ids, with everything that is constant computed beforehand.
 
-It computes what `segface.SegFace` does, with the weights folded into fewer operations: batch normalisation into the
-convolution before it, the mix of the maps into their projections, the position code into constants, the projections
-that read the same features into one product.  The scores of all classes are never held together: some rows of
-features at a time are unfolded, scored and given their classes.
+It computes what `segface.SegFace` does, with the weights fused into fewer operations: batch normalisation into the
+convolution before it, the fusion of the maps into their embeddings, the positional encoding into constants, the
+projections of the same features into one product.  With `split` the logits of an image are in memory together only
+where LaPa's warp needs them: some features at a time are upscaled, scored and given their classes.
 
-B: batch; K: classes; R: side of the image in pixels; N: features, (R/4)^2 of them, row by row; C: width; I: width
-inside the attention between tokens and features.
+B: batch; K: classes; R: side of the image in pixels; N: features, (R/4)^2 of them, row by row; n: some of them; C:
+width; I: width inside the cross-attentions.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from segface_batch.model import warp
 from segface_batch.model.backbones import Backbone
-from segface_batch.model.segface import Attention, SegFace, enlarged_sum, heads, normalised, unfolded
+from segface_batch.model.segface import Attention, SegFace, depth_to_space, normalised, split_heads, upsampled_sum
 
-#: Features that go through the dense layers of a CPU together: what is computed of them stays in its cache, and in
+#: Features that a CPU takes through the linear layers together: what is computed of them stays in its cache, and in
 #: buffers that the allocator keeps (larger ones cost a page fault per 4 kB, as much as the arithmetic).
 CPU_FEATURES = 2048
 
@@ -31,17 +31,17 @@ CPU_FEATURES = 2048
 _CPU_ROWS = 64
 
 
-class Inference(nn.Module):
+class FusedSegFace(nn.Module):
     """The function of a `SegFace` in eval mode, whose tensors it shares, for images of one resolution.
 
-    With `split`, dense layers take a few features at a time, as suits a CPU that runs them one after the other;
-    without, all of them, as suits compilers and GPUs.
+    With `split`, linear layers take some features at a time, which is faster on a CPU without a compiler; without,
+    all of them, which is faster for compilers and GPUs.
     """
 
     class_tokens: Tensor
     transformer: Any
-    maps: Any
-    dense: Any
+    embeddings: Any
+    cross_attentions: Any
     upscaling: Any
 
     @torch.no_grad()
@@ -49,115 +49,122 @@ class Inference(nn.Module):
         super().__init__()
         self.split = split
         self.side = resolution // 4
-        self.backbone = _without_batch_norm(network.backbone)
+        self.backbone = _fuse_batch_norm(network.backbone)
         decoder: Any = network.face_decoder  # what torch keeps in lists has no type
         self.transformer, self.hypernetwork = decoder.transformer, decoder.output_hypernetwork_mlps
-        code = network.pe_layer(self.side, self.side).flatten(0, 1)
+        image_pe = network.pe_layer(self.side, self.side).flatten(0, 1)
         self.register_buffer("class_tokens", decoder.class_tokens())
-        projections: Any = network.linear_c
-        self.maps = nn.ModuleList(
-            _linear(*project.product(mix)) for project, mix in zip(projections, network.mixes(), strict=True)
+        embeddings: Any = network.linear_c
+        self.embeddings = nn.ModuleList(
+            _linear(*embed.as_linear(fuse)) for embed, fuse in zip(embeddings, network.fuse_weights(), strict=True)
         )
-        self.dense = nn.ModuleList(
-            Dense(code, layer.cross_attn_token_to_image, layer.cross_attn_image_to_token)
+        self.cross_attentions = nn.ModuleList(
+            FusedCrossAttention(image_pe, layer.cross_attn_token_to_image, layer.cross_attn_image_to_token)
             for layer in self.transformer.layers
         )
-        self.dense.append(Dense(code, self.transformer.final_attn_token_to_image))
+        self.cross_attentions.append(FusedCrossAttention(image_pe, self.transformer.final_attn_token_to_image))
         first, norm, gelu, second, gelu_again = decoder.output_upscaling
-        self.upscaling = nn.ModuleList((_linear(*first.product()), norm, gelu, _linear(*second.product()), gelu_again))
+        first, second = (_linear(*layer.as_linear()) for layer in (first, second))
+        self.upscaling = nn.ModuleList((first, norm, gelu, second, gelu_again))
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor, there: Tensor | None = None, back: Tensor | None = None) -> Tensor:
         """(B, R, R, 3) uint8 RGB -> class ids (B, R, R) uint8; grids as for `logits`."""
         if there is None or back is None:
-            labels = [scores.argmax(-1, keepdim=True).to(torch.uint8) for scores in self._scores(pixels, there)]
-            return self._unfolded(labels)[:, 0]
-        logits = self._unfolded(self._scores(pixels, there))
+            labels = [part.argmax(-1, keepdim=True).to(torch.uint8) for part in self._logits(pixels, there)]
+            return self._joined(labels)[:, 0]
+        logits = self._joined(self._logits(pixels, there))
         parts = back.split(_CPU_ROWS, dim=1) if self.split else (back,)
         return torch.cat([warp.sampled(logits, part).argmax(1).to(torch.uint8) for part in parts], dim=1)
 
     def logits(self, pixels: Tensor, there: Tensor | None = None, back: Tensor | None = None) -> Tensor:
         """The same before argmax: (B, K, R, R) float32.  `there` and `back` are the grids of `warp.grids`, for
-        checkpoints that straighten faces."""
-        logits = self._unfolded(self._scores(pixels, there))
+        LaPa's checkpoints."""
+        logits = self._joined(self._logits(pixels, there))
         return logits if back is None else warp.sampled(logits, back)
 
-    def _scores(self, pixels: Tensor, there: Tensor | None) -> list[Tensor]:
-        """What together is (B, N, 2, 2, 2, 2, K) float32, in parts of N."""
+    def _logits(self, pixels: Tensor, there: Tensor | None) -> list[Tensor]:
+        """Parts (B, n, 2, 2, 2, 2, K) float32 that together have all N features."""
         inputs = normalised(pixels)
         if there is not None:
             inputs = warp.sampled(inputs, there)
         maps = self.backbone(inputs.to(self.class_tokens.dtype))
-        mixed = [product(m.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for product, m in zip(self.maps, maps, strict=True)]
-        fused = enlarged_sum(mixed).permute(0, 2, 3, 1).flatten(1, 2)
+        embedded = [
+            embed(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            for embed, features in zip(self.embeddings, maps, strict=True)
+        ]
+        fused = upsampled_sum(embedded).permute(0, 2, 3, 1).flatten(1, 2)
         tokens, features = self._attended(list(fused.split(CPU_FEATURES if self.split else fused.shape[1], dim=1)))
         weights = self.hypernetwork(tokens).float().transpose(1, 2)  # B, 32, K
-        return [self._scored(part, weights) for part in features]
+        return [self._upscaled_logits(part, weights) for part in features]
 
     def _attended(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """`segface.TwoWayTransformer`."""
         tokens = self.class_tokens.expand(len(features[0]), -1, -1)
-        *dense_layers, final = self.dense
-        for layer, dense in zip(self.transformer.layers, dense_layers, strict=True):
-            tokens = layer.among_tokens(tokens, self.class_tokens)
-            products = dense(features)
-            tokens = layer.norm2(tokens + dense.read(tokens + self.class_tokens, products))
+        *cross_attentions, final = self.cross_attentions
+        for layer, attention in zip(self.transformer.layers, cross_attentions, strict=True):
+            tokens = layer.self_attention(tokens, self.class_tokens)
+            projected = attention(features)
+            tokens = layer.norm2(tokens + attention.token_to_image(tokens + self.class_tokens, projected))
             tokens = layer.norm3(tokens + layer.mlp(tokens))
-            changes = dense.write(tokens + self.class_tokens, tokens, products)
+            changes = attention.image_to_token(tokens + self.class_tokens, tokens, projected)
             features = [layer.norm4(part + change) for part, change in zip(features, changes, strict=True)]
-        tokens = tokens + final.read(tokens + self.class_tokens, final(features))
+        tokens = tokens + final.token_to_image(tokens + self.class_tokens, final(features))
         return self.transformer.norm_final_attn(tokens), features
 
-    def _scored(self, features: Tensor, weights: Tensor) -> Tensor:
+    def _upscaled_logits(self, features: Tensor, weights: Tensor) -> Tensor:
         """(B, n, C) and (B, 32, K) -> (B, n, 2, 2, 2, 2, K)."""
         first, norm, gelu, second, gelu_again = self.upscaling
         pixels = gelu(norm(first(features).unflatten(-1, (4, -1))))
         pixels = gelu_again(second(pixels)).unflatten(-1, (4, -1))  # B, n, 4, 4, 32
         return (pixels.flatten(1, 3).float() @ weights).unflatten(1, (-1, 2, 2, 2, 2))
 
-    def _unfolded(self, parts: list[Tensor]) -> Tensor:
-        return unfolded(torch.cat(parts, dim=1).unflatten(1, (self.side, self.side)))
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """Parts (B, n, 2, 2, 2, 2, K) -> (B, K, R, R)."""
+        return depth_to_space(torch.cat(parts, dim=1).unflatten(1, (self.side, self.side)))
 
 
-class Dense(nn.Module):
-    """What attention between tokens and features does to the features: their keys, values and (where the features
-    read the tokens too) queries are one product, to which their place adds a constant."""
+class FusedCrossAttention(nn.Module):
+    """The two cross-attentions of a block (the last has one), with all projections of the features in one product, to
+    which the positional encoding adds a constant."""
 
-    place: Tensor
+    bias: Tensor
 
-    def __init__(self, code: Tensor, reading: Attention, writing: Attention | None = None) -> None:
+    def __init__(self, image_pe: Tensor, to_image: Attention, to_token: Attention | None = None) -> None:
         super().__init__()
-        self.reading, self.writing = reading, writing
-        placed = [reading.k_proj] if writing is None else [reading.k_proj, writing.q_proj]
-        layers = [*placed, reading.v_proj]
+        self.to_image, self.to_token = to_image, to_token
+        encoded = [to_image.k_proj] if to_token is None else [to_image.k_proj, to_token.q_proj]
+        layers = [*encoded, to_image.v_proj]
         self.widths = [layer.out_features for layer in layers]
         self.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]))
-        values = reading.v_proj.bias.expand(len(code), -1)
-        self.register_buffer("place", torch.cat([*(layer(code) for layer in placed), values], dim=1))
+        values = to_image.v_proj.bias.expand(len(image_pe), -1)
+        self.register_buffer("bias", torch.cat([*(layer(image_pe) for layer in encoded), values], dim=1))
 
     def forward(self, features: list[Tensor]) -> list[tuple[Tensor, ...]]:
         """Parts (B, n, C) of the features -> for each keys, queries and values, or keys and values: (B, n, I)."""
-        places = self.place.split([part.shape[1] for part in features])
-        products = [F.linear(part, self.weight) + place for part, place in zip(features, places, strict=True)]
-        return [product.split(self.widths, dim=-1) for product in products]
+        biases = self.bias.split([part.shape[1] for part in features])
+        projected = [F.linear(part, self.weight) + bias for part, bias in zip(features, biases, strict=True)]
+        return [part.split(self.widths, dim=-1) for part in projected]
 
-    def read(self, tokens: Tensor, products: list[tuple[Tensor, ...]]) -> Tensor:
-        """Tokens (B, K, C) as queries -> what they read from the features, (B, K, C)."""
-        queries = heads(self.reading.q_proj(tokens))
+    def token_to_image(self, tokens: Tensor, projected: list[tuple[Tensor, ...]]) -> Tensor:
+        """Queries of tokens (B, K, C) to keys and values of all features -> (B, K, C)."""
+        queries = split_heads(self.to_image.q_proj(tokens))
         queries = queries * queries.shape[-1] ** -0.5
-        scores = torch.cat([queries @ heads(keys).transpose(2, 3) for keys, *_ in products], dim=-1)
-        shares = scores.softmax(-1).split([keys.shape[1] for keys, *_ in products], dim=-1)
-        read = [share @ heads(values) for share, (*_, values) in zip(shares, products, strict=True)]
-        found = read[0] if len(read) == 1 else torch.stack(read).sum(0)
-        return self.reading.out_proj(found.transpose(1, 2).flatten(2))
+        scores = torch.cat([queries @ split_heads(keys).transpose(2, 3) for keys, *_ in projected], dim=-1)
+        weights = scores.softmax(-1).split([keys.shape[1] for keys, *_ in projected], dim=-1)
+        sums = [weight @ split_heads(values) for weight, (*_, values) in zip(weights, projected, strict=True)]
+        attended = sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
+        return self.to_image.out_proj(attended.transpose(1, 2).flatten(2))
 
-    def write(self, keys: Tensor, values: Tensor, products: list[tuple[Tensor, ...]]) -> list[Tensor]:
-        """Tokens (B, K, C) as keys and values -> what each part of the features reads from them, (B, n, C)."""
-        assert self.writing is not None
-        k, v = heads(self.writing.k_proj(keys)), heads(self.writing.v_proj(values))
+    def image_to_token(self, keys: Tensor, values: Tensor, projected: list[tuple[Tensor, ...]]) -> list[Tensor]:
+        """Queries of the features to keys and values of tokens (B, K, C) -> for each part (B, n, C)."""
+        assert self.to_token is not None
+        k, v = split_heads(self.to_token.k_proj(keys)), split_heads(self.to_token.v_proj(values))
         return [
-            self.writing.out_proj(F.scaled_dot_product_attention(heads(queries), k, v).transpose(1, 2).flatten(2))
-            for _, queries, _ in products
+            self.to_token.out_proj(
+                F.scaled_dot_product_attention(split_heads(queries), k, v).transpose(1, 2).flatten(2)
+            )
+            for _, queries, _ in projected
         ]
 
 
@@ -167,8 +174,8 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def _without_batch_norm(network: Backbone) -> Backbone:
-    """A copy with the same tensors, where every batch normalisation is part of the convolution before it."""
+def _fuse_batch_norm(network: Backbone) -> Backbone:
+    """A copy with the same tensors, where every batch normalisation is fused into the convolution before it."""
     network = copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()})
     for module in list(network.modules()):
         before: Any = None

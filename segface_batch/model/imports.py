@@ -20,8 +20,9 @@ _NAME = "torch._dynamo.utils"
 
 @contextmanager
 def compiler_on_demand() -> Iterator[None]:
-    """In here, the two ways in which torchvision and timm import the compiler fetch it when it is first used:
-    torchvision's roi_align takes a function from it, timm's NaFlexVit decorates a method with torch.compiler.disable.
+    """Inside, torchvision and timm get stand-ins that import the compiler when they are first used.
+
+    torchvision's roi_align imports a function from it; timm's NaFlexVit decorates a method with torch.compiler.disable.
     """
     if _NAME in sys.modules:
         yield

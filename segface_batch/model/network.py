@@ -1,7 +1,7 @@
-"""What a network is to the pipeline: crops in, class ids out.
+"""The protocol between pipeline and network: crops in, class ids out.
 
-`segface_network.SegFaceNetwork` runs the SegFace checkpoints.  `annotate --network MODULE:FACTORY` takes any other; see
-pipelines/own_network.py.
+`segface_network.SegFaceNetwork` runs the SegFace checkpoints; `annotate --network MODULE:FACTORY` runs any other, for
+example pipelines/own_network.py.
 
 B: batch; R: side of a crop in pixels.
 """
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a network says of a batch: `labels` (B, R, R) uint8 class ids."""
+    """The result for a batch: `labels` (B, R, R) uint8 class ids."""
 
     labels: np.ndarray
 
 
 class NetworkFactory(Protocol):
-    """Makes a network; a class with an attribute `checkpoint` is one."""
+    """Makes a network; a class of networks with an attribute `checkpoint` is one."""
 
     checkpoint: Checkpoint
 
     def __call__(self, job: Any, resources: Any) -> Network:
-        """`job` is the run's `Job`, `resources` what its worker has (pipeline.resources.Resources)."""
+        """`job` is the run's `Job`, `resources` are its worker's (pipeline.resources.Resources)."""
         ...
 
 
 class Network(Protocol):
-    """One per worker process.  Several threads may call it, one at a time."""
+    """One per worker process; several threads call it, one at a time."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -47,21 +47,19 @@ class Network(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Crops that `parse` gets at once, at most."""
+        """The most crops that `parse` gets at once."""
         ...
 
     def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
-        """(B, R, R, 3) uint8 RGB, and landmarks (B, 5, 2) float32 in pixels of the crop where the class table asks for
-        five -> the class of every pixel."""
+        """(B, R, R, 3) uint8 RGB -> the class of every pixel.
+
+        `landmarks` (B, 5, 2) float32, in pixels of the crop, come with class tables whose `landmarks` are "five"."""
         ...
 
 
 @cache
 def factory(place: str) -> NetworkFactory:
-    """The factory that MODULE:FACTORY names.
-
-    ValueError, in one line with a hint, where there is none.
-    """
+    """The factory that MODULE:FACTORY names; ValueError, in one line with a hint, where there is none."""
     if not re.fullmatch(r"[\w.]+:\w+", place):
         raise ValueError(f"--network {place}: give MODULE:FACTORY, like my_package.networks:MyNetwork")
     module, _, name = place.partition(":")

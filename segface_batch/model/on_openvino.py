@@ -1,7 +1,7 @@
-"""The network run by OpenVINO on a CPU.  R: side of the image in pixels.
+"""SegFace on OpenVINO, on a CPU.  B: batch; R: side of the image in pixels.
 
-The graph is made from the torch network once and kept in $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch, under a name
-that follows from all that it depends on; who finds it there needs neither torch nor timm.
+The graph is converted from the torch network once and kept in `weights.cache_folder`, under a name that follows from
+everything it depends on; a process that finds it there needs neither torch nor timm.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import openvino
 
 from segface_batch.catalog import Checkpoint
 from segface_batch.model import weights
+from segface_batch.model.network import Parsed
 
 log = logging.getLogger(__name__)
 
 _PRECISIONS = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
 
-#: Packages that decide what the graph is.
+#: Packages that the graph depends on.
 _PACKAGES = ("openvino", "torch", "timm")
 
 
@@ -38,7 +39,7 @@ class OpenvinoEngine:
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # actors side by side would all be pinned to the first cores
+            "ENABLE_CPU_PINNING": False,  # else all actors of a machine are pinned to its first cores
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -47,10 +48,10 @@ class OpenvinoEngine:
             log.warning("this CPU has no instructions for bfloat16: OpenVINO computes in float32")
         self.request = compiled.create_infer_request()
 
-    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], np.ndarray]:
-        """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> what gives the class ids (B, R, R) uint8.
+    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], Parsed]:
+        """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> a function that gives the result.
 
-        One image goes after the other, as suits a CPU.
+        It is computed here, an image at a time: on a CPU a batch gains nothing.
         """
         inputs = [pixels]
         if landmarks is not None:
@@ -63,34 +64,34 @@ class OpenvinoEngine:
         for number in range(len(pixels)):
             self.request.infer([array[number : number + 1] for array in inputs], share_inputs=True)
             labels[number] = self.request.get_output_tensor().data[0]
-        return lambda: labels
+        return lambda: Parsed(labels)
 
 
 def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
     """One image (1, R, R, 3) uint8, and LaPa's grids -> labels (1, R, R) uint8."""
     target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"
     if not target.is_dir():
-        graph = converted(checkpoint, path)
+        graph = convert(checkpoint, path)
         try:
             _keep(graph, target)
         except OSError as error:
-            log.warning("the network as OpenVINO has it cannot be kept in %s: %s", target.parent, error)
+            log.warning("the converted network cannot be kept in %s: %s", target.parent, error)
             with tempfile.TemporaryDirectory() as folder:
                 _keep(graph, Path(folder) / "network")
                 return core.read_model(Path(folder) / "network" / "network.xml")
-    # Also by who has just made it: as it is made it gives other last bits than when it is read again.
+    # Read again even by the process that converted it: the graph in memory gives other last bits than the one on disk.
     return core.read_model(target / "network.xml")
 
 
 def _identity(checkpoint: Checkpoint, path: Path) -> str:
-    """A name for all that decides what the graph is: weights, our code of the network, and packages."""
+    """A hash of what the graph depends on: weights, our code of the network, and packages."""
     code = b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     parts = [checkpoint.name, weights.sha256(path), hashlib.sha256(code).hexdigest(), *map(version, _PACKAGES)]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def _keep(graph: openvino.Model, target: Path) -> None:
-    """`target` appears whole; of several processes that write it at once the first one's counts."""
+    """Save the graph; `target` appears whole, and of several processes that save at once the first one's stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -103,25 +104,26 @@ def _keep(graph: openvino.Model, target: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def converted(checkpoint: Checkpoint, path: Path) -> openvino.Model:
-    """The graph, made from the torch network."""
+def convert(checkpoint: Checkpoint, path: Path) -> openvino.Model:
+    """The torch network as a graph of OpenVINO."""
     import warnings
 
     import torch
 
-    # Not openvino.convert_model, which reports every use to its maker unless told otherwise on each machine.
+    # Not openvino.convert_model, which sends telemetry unless it is switched off on each machine.
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    from segface_batch.model.fused import Inference
+    from segface_batch.model.fused import FusedSegFace
 
     side = checkpoint.resolution
-    network = Inference(weights.load(checkpoint, path), side, split=False).eval()
+    network = FusedSegFace(weights.load(checkpoint, path), side, split=False).eval()
     example = [torch.zeros(1, side, side, 3, dtype=torch.uint8)]
     if checkpoint.dataset.landmarks == "five":
         example += [torch.zeros(1, side, side, 2)] * 2
     with torch.no_grad(), warnings.catch_warnings():
-        # Shapes become constants: they are; and torch.jit is deprecated without a successor that OpenVINO reads.
+        # It warns that shapes become constants, which they are, and that torch.jit is deprecated; OpenVINO's front end
+        # needs it.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, tuple(example), check_trace=False)
         frontend = FrontEndManager().load_by_framework("pytorch")

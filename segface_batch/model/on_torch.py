@@ -1,4 +1,4 @@
-"""The network run by torch, on a CPU or an Nvidia GPU.  B: batch; R: side of the image in pixels."""
+"""SegFace on torch, on a CPU or an Nvidia GPU.  B: batch; R: side of the image in pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from segface_batch.catalog import Checkpoint
 from segface_batch.model import engine, warp, weights
-from segface_batch.model.fused import Inference
+from segface_batch.model.fused import FusedSegFace
+from segface_batch.model.network import Parsed
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TorchEngine:
     """`device` is auto, cpu or cuda, `precision` fp32 or bf16; `threads` limits the CPU threads of the process.
 
-    With `compile` the network is compiled at the first call, for the number of images that it gets; where that
-    cannot be, one line of the log says why, and it runs as it is.
+    With `compile` the network is compiled at the first call, for that batch size; where it cannot be compiled, the log
+    says why in one line, and it runs uncompiled.
     """
 
     def __init__(
@@ -41,31 +42,31 @@ class TorchEngine:
         if compile and (reason := engine.no_compiler()):
             log.warning("the network is not compiled: %s", reason)
             compile = False
-        network = Inference(weights.load(checkpoint, path), checkpoint.resolution, split=on_cpu and not compile)
+        network = FusedSegFace(weights.load(checkpoint, path), checkpoint.resolution, split=on_cpu and not compile)
         self.network: Any = network.to(self.device, _DTYPES[precision]).to(memory_format=torch.channels_last)
         if compile:
-            # Not as CUDA graphs, which belong to the thread that recorded them: an actor has several.
+            # No CUDA graphs: they belong to the thread that recorded them, and an actor has several.
             mode = "default" if on_cpu else "max-autotune-no-cudagraphs"
             self.network = torch.compile(self.network, mode=mode, fullgraph=True, dynamic=False)
 
     @torch.inference_mode()
-    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], np.ndarray]:
-        """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> what waits for the class ids (B, R, R) uint8.
+    def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], Parsed]:
+        """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> a function that waits for the result.
 
-        On a GPU the work is only handed over, in the order of the calls, and copies run beside it.
+        On a GPU the work is only queued, in the order of the calls, and copies run beside it.
         """
         grids = () if landmarks is None else warp.grids(self._uploaded(landmarks), self.resolution)
         labels = self.network(self._uploaded(pixels), *grids)
         if self.device.type == "cpu":
-            return labels.numpy
+            return lambda: Parsed(labels.numpy())
         host = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
         host.copy_(labels, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
 
-        def finish() -> np.ndarray:
+        def finish() -> Parsed:
             copied.synchronize()
-            return host.numpy()
+            return Parsed(host.numpy())
 
         return finish
 

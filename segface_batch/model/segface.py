@@ -1,11 +1,11 @@
 """SegFace: a face parsing network with one token per class (arXiv 2412.08647), for inference.
 
 A backbone gives four maps; they are fused into one of a quarter of the resolution.  The decoder is Segment Anything's
-(arXiv 2304.02643): the class tokens and the fused features, which know their place by a Fourier code, attend to each
-other; then every feature is unfolded into 4 x 4 pixels, and a small MLP turns each class token into the weights that
-score a pixel for that class.
+(arXiv 2304.02643): the class tokens and the fused features, with a positional encoding of random Fourier features,
+attend to each other; then every feature is upscaled to 4 x 4 pixels, and a hypernetwork turns each class token into the
+weights that give a pixel its logit for that class.
 
-Modules outside the backbone carry the names of the published files (github.com/Kartik-3004/SegFace, commit 9416628),
+Attributes outside the backbone are named as in the published files (github.com/Kartik-3004/SegFace, commit 9416628),
 so that only the backbone's tensors have to be renamed.
 
 B: batch; K: classes; R: side of the image in pixels; N: features, (R/4)^2 of them, row by row; C: width.
@@ -25,7 +25,7 @@ from segface_batch.catalog import Checkpoint
 from segface_batch.model import warp
 from segface_batch.model.backbones import BACKBONES, Backbone
 
-# ImageNet's mean and standard deviation of RGB values from 0 to 1, the usual ones of torchvision.
+# ImageNet's mean and standard deviation of RGB values from 0 to 1, as in torchvision.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
@@ -37,8 +37,8 @@ _PIXEL_WIDTH = 32
 #: A feature becomes 4 x 4 pixels, by two steps of 2 x 2.
 _STRIDE = 4
 
-#: The names of the class tokens in the published files, in the order of the class ids.  In CelebAMask-HQ they have left
-#: and right the other way round than the class names; the order is what counts.
+#: The names of the class tokens in the published files, in the order of the class ids.  In CelebAMask-HQ's, left and
+#: right are swapped against the class names; only the order counts.
 TOKENS: dict[str, tuple[str, ...]] = {
     "CelebAMask-HQ": (
         *("background", "neck", "face", "cloth", "rightear", "leftear", "rightbro", "leftbro", "righteye", "lefteye"),
@@ -53,8 +53,8 @@ TOKENS["Helen"] = TOKENS["LaPa"]
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """(B, R, R, 3) uint8 RGB -> (B, 3, R, R) float32, as the networks were trained: (x / 255 - mean) / std."""
-    # Divisors are tensors on the device: torch multiplies by the reciprocal of a Python number on CUDA, and rounds
+    """(B, R, R, 3) uint8 RGB -> (B, 3, R, R) float32, as in training: (x / 255 - mean) / std."""
+    # Divisors are tensors on the device: on CUDA torch multiplies by the reciprocal of a Python number, which rounds
     # differently.
     full, mean, std = (
         torch.tensor(values, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
@@ -72,9 +72,9 @@ class SegFace(nn.Module):
         self.aligned = checkpoint.dataset.landmarks == "five"
         self.backbone = Backbone(row, checkpoint.resolution)
         width = checkpoint.width
-        self.linear_c = nn.ModuleList(Projection(channels, width) for channels in row.channels)
+        self.linear_c = nn.ModuleList(LinearEmbedding(channels, width) for channels in row.channels)
         self.linear_fuse = nn.Conv2d(len(row.channels) * width, width, kernel_size=1, bias=False)
-        self.pe_layer = PositionCode(width)
+        self.pe_layer = PositionEmbeddingRandom(width)
         self.face_decoder = FaceDecoder(TOKENS[checkpoint.dataset.name], width, checkpoint.mlp_width)
 
     def forward(self, pixels: Tensor, landmarks: Tensor | None = None) -> Tensor:
@@ -84,35 +84,35 @@ class SegFace(nn.Module):
         right as seen in the image.  The others ignore them.
         """
         if not self.aligned:
-            return unfolded(self._scores(pixels))
+            return depth_to_space(self._logits(pixels))
         there, back = self._grids(pixels, landmarks)
-        return warp.sampled(unfolded(self._scores(warp.sampled(pixels, there))), back)
+        return warp.sampled(depth_to_space(self._logits(warp.sampled(pixels, there))), back)
 
     def classes(self, pixels: Tensor, landmarks: Tensor | None = None) -> Tensor:
         """Class ids (B, R, R) uint8: the argmax of `forward`."""
         if self.aligned:
             return self.forward(pixels, landmarks).argmax(dim=1).to(torch.uint8)
-        # Before unfolding, the classes lie side by side in memory: argmax there is several times faster.
-        labels = self._scores(pixels).argmax(dim=-1, keepdim=True).to(torch.uint8)
-        return unfolded(labels).squeeze(1)
+        # Before depth_to_space the classes lie side by side in memory: argmax there is several times faster.
+        labels = self._logits(pixels).argmax(dim=-1, keepdim=True).to(torch.uint8)
+        return depth_to_space(labels).squeeze(1)
 
     def fuse(self, maps: list[Tensor]) -> Tensor:
         """Four maps (B, C, H, W) -> fused features (B, R/4, R/4, C).
 
-        The paper projects each map to C, enlarges all to the first one's size and mixes the joined 4C channels down to
-        C.  A product per pixel and an enlargement may change places, so each map is projected and mixed at its own
-        size: the same sum for a third of the work and without the joined channels.
+        The paper embeds each map in C channels, upsamples all to the first one's size, concatenates them and fuses the
+        4C channels to C by a 1 x 1 convolution.  Upsampling and a linear map per pixel commute, so each map is embedded
+        and fused at its own size: the same sum for a third of the work, without the 4C channels.
         """
-        mixed = [project(*pair) for project, *pair in zip(self.linear_c, maps, self.mixes(), strict=True)]
-        return enlarged_sum(mixed).permute(0, 2, 3, 1)
+        embedded = [embed(*pair) for embed, *pair in zip(self.linear_c, maps, self.fuse_weights(), strict=True)]
+        return upsampled_sum(embedded).permute(0, 2, 3, 1)
 
-    def mixes(self) -> tuple[Tensor, ...]:
-        """What the fusion makes of each projected map: matrices (C, C)."""
-        # The deepest map comes first.
+    def fuse_weights(self) -> tuple[Tensor, ...]:
+        """The part of `linear_fuse` that applies to each map: matrices (C, C)."""
+        # The convolution's input has the deepest map first.
         return self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[::-1]
 
-    def _scores(self, pixels: Tensor) -> Tensor:
-        """(B, R/4, R/4, 2, 2, 2, 2, K); see `unfolded`."""
+    def _logits(self, pixels: Tensor) -> Tensor:
+        """(B, R/4, R/4, 2, 2, 2, 2, K); see `depth_to_space`."""
         fused = self.fuse(self.backbone(pixels))
         height, width = fused.shape[1:3]
         return self.face_decoder(fused, self.pe_layer(height, width))
@@ -123,7 +123,7 @@ class SegFace(nn.Module):
         return warp.grids(landmarks.to(pixels.device), pixels.shape[-1])
 
 
-def enlarged_sum(maps: Sequence[Tensor]) -> Tensor:
+def upsampled_sum(maps: Sequence[Tensor]) -> Tensor:
     """Maps (B, C, H, W) of several sizes -> their sum at the size of the first one, the largest."""
     first, *others = maps
     size = first.shape[2:]
@@ -134,31 +134,32 @@ def enlarged_sum(maps: Sequence[Tensor]) -> Tensor:
     return first
 
 
-def unfolded(values: Tensor) -> Tensor:
-    """(B, H, W, 2, 2, 2, 2, K) -> (B, K, 4H, 4W): the two 2 x 2 steps of each feature, as (row, column) pairs."""
+def depth_to_space(values: Tensor) -> Tensor:
+    """(B, H, W, 2, 2, 2, 2, K) -> (B, K, 4H, 4W): each feature's two upscalings, as (row, column), become pixels."""
     batch, height, width, *_, k = values.shape
     values = values.permute(0, 7, 1, 3, 5, 2, 4, 6)  # B, K, H, 2, 2, W, 2, 2
     return values.reshape(batch, k, _STRIDE * height, _STRIDE * width)
 
 
-class Projection(nn.Module):
-    """One backbone map to the width of the decoder, and what the fusion makes of it."""
+class LinearEmbedding(nn.Module):
+    """One backbone map in the width of the decoder, and its part of the fusion (`MLP` in SegFace and SegFormer,
+    although it is one linear layer)."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(channels, width)
 
-    def forward(self, features: Tensor, mix: Tensor) -> Tensor:
-        """(B, C', H, W) and the map's part of the fusion (C, C) -> (B, C, H, W): both products in one."""
-        return F.linear(features.permute(0, 2, 3, 1), *self.product(mix)).permute(0, 3, 1, 2)
+    def forward(self, features: Tensor, fuse: Tensor) -> Tensor:
+        """(B, C', H, W) and one of `SegFace.fuse_weights` (C, C) -> (B, C, H, W), by one product."""
+        return F.linear(features.permute(0, 2, 3, 1), *self.as_linear(fuse)).permute(0, 3, 1, 2)
 
-    def product(self, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """The matrix (C, C') and bias (C,) of both products."""
-        return mix @ self.proj.weight, mix @ self.proj.bias
+    def as_linear(self, fuse: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (C, C') and bias (C,) of embedding and fusion as one linear layer."""
+        return fuse @ self.proj.weight, fuse @ self.proj.bias
 
 
-class PositionCode(nn.Module):
-    """Random Fourier features of a place in the image (Segment Anything's PositionEmbeddingRandom)."""
+class PositionEmbeddingRandom(nn.Module):
+    """Positional encoding by random Fourier features (Segment Anything's class of that name)."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -167,19 +168,19 @@ class PositionCode(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
 
     def forward(self, height: int, width: int) -> Tensor:
-        """(H, W, C): sines, then cosines, of the middle of every feature."""
+        """(H, W, C): sines, then cosines, for the middle of every feature."""
         matrix = self.positional_encoding_gaussian_matrix
         y, x = (
             (torch.arange(side, device=matrix.device, dtype=matrix.dtype) + 0.5) / side * 2 - 1
             for side in (height, width)
         )
-        places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        angles = 2 * math.pi * (places @ matrix)
+        points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        angles = 2 * math.pi * (points @ matrix)
         return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
 class FaceDecoder(nn.Module):
-    """Fused features and position code -> scores of every pixel for every class."""
+    """Fused features and their positional encoding -> the logits of every pixel."""
 
     def __init__(self, tokens: tuple[str, ...], width: int, mlp_width: int) -> None:
         super().__init__()
@@ -188,21 +189,21 @@ class FaceDecoder(nn.Module):
             self.add_module(name, nn.Embedding(1, width))
         self.transformer = TwoWayTransformer(width, mlp_width)
         self.output_upscaling = nn.Sequential(
-            Upscaling(width, 2 * _PIXEL_WIDTH),
+            ConvTranspose2x2(width, 2 * _PIXEL_WIDTH),
             nn.LayerNorm(2 * _PIXEL_WIDTH, eps=1e-6),  # Segment Anything's LayerNorm2d
             nn.GELU(),
-            Upscaling(2 * _PIXEL_WIDTH, _PIXEL_WIDTH),
+            ConvTranspose2x2(2 * _PIXEL_WIDTH, _PIXEL_WIDTH),
             nn.GELU(),
         )
-        self.output_hypernetwork_mlps = Hypernetwork(width)
+        self.output_hypernetwork_mlps = HypernetworkMLP(width)
 
-    def forward(self, fused: Tensor, code: Tensor) -> Tensor:
-        """(B, H, W, C) and (H, W, C) -> (B, H, W, 2, 2, 2, 2, K); see `unfolded`."""
-        tokens, features = self.transformer(self.class_tokens(), fused.flatten(1, 2), code.flatten(0, 1))
+    def forward(self, fused: Tensor, image_pe: Tensor) -> Tensor:
+        """(B, H, W, C) and (H, W, C) -> (B, H, W, 2, 2, 2, 2, K); see `depth_to_space`."""
+        tokens, features = self.transformer(self.class_tokens(), fused.flatten(1, 2), image_pe.flatten(0, 1))
         pixels = self.output_upscaling(features)  # B, N, 2, 2, 2, 2, 32
         hyper = self.output_hypernetwork_mlps(tokens)  # B, K, 32
-        scores = pixels.flatten(1, -2) @ hyper.transpose(1, 2)
-        return scores.unflatten(1, (*fused.shape[1:3], 2, 2, 2, 2))
+        logits = pixels.flatten(1, -2) @ hyper.transpose(1, 2)
+        return logits.unflatten(1, (*fused.shape[1:3], 2, 2, 2, 2))
 
     def class_tokens(self) -> Tensor:
         """(K, C), in the order of the class ids."""
@@ -210,25 +211,26 @@ class FaceDecoder(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """Class tokens and image features attend to each other (Segment Anything's TwoWayTransformer)."""
+    """Class tokens and image features attend to each other, as in Segment Anything."""
 
     def __init__(self, width: int, mlp_width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(width, mlp_width, first=depth == 0) for depth in range(_DEPTH))
+        self.layers = nn.ModuleList(TwoWayAttentionBlock(width, mlp_width, first=depth == 0) for depth in range(_DEPTH))
         self.final_attn_token_to_image = Attention(width, width // 2)
         self.norm_final_attn = nn.LayerNorm(width)
 
-    def forward(self, class_tokens: Tensor, features: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, class_tokens: Tensor, features: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
         """(K, C), (B, N, C), (N, C) -> tokens (B, K, C) and features (B, N, C)."""
         tokens = class_tokens.expand(len(features), -1, -1)
         for layer in self.layers:
-            tokens, features = layer(tokens, features, class_tokens, code)
-        tokens = tokens + self.final_attn_token_to_image(tokens + class_tokens, features + code, features)
+            tokens, features = layer(tokens, features, class_tokens, image_pe)
+        tokens = tokens + self.final_attn_token_to_image(tokens + class_tokens, features + image_pe, features)
         return self.norm_final_attn(tokens), features
 
 
-class TwoWayBlock(nn.Module):
-    """Tokens to tokens, tokens to image, MLP on tokens, image to tokens.  The class tokens are their own position."""
+class TwoWayAttentionBlock(nn.Module):
+    """Self-attention of the tokens, tokens to image, MLP on tokens, image to tokens.  The class tokens are their own
+    positional encoding."""
 
     def __init__(self, width: int, mlp_width: int, first: bool) -> None:
         super().__init__()
@@ -244,24 +246,27 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(width, width // 2)
         self.norm4 = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, features: Tensor, class_tokens: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.among_tokens(tokens, class_tokens)
-        placed_features = features + code
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + class_tokens, placed_features, features))
+    def forward(
+        self, tokens: Tensor, features: Tensor, class_tokens: Tensor, image_pe: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, K, C), (B, N, C), (K, C), (N, C) -> tokens (B, K, C) and features (B, N, C)."""
+        tokens = self.self_attention(tokens, class_tokens)
+        encoded = features + image_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + class_tokens, encoded, features))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        features = self.norm4(features + self.cross_attn_image_to_token(placed_features, tokens + class_tokens, tokens))
+        features = self.norm4(features + self.cross_attn_image_to_token(encoded, tokens + class_tokens, tokens))
         return tokens, features
 
-    def among_tokens(self, tokens: Tensor, class_tokens: Tensor) -> Tensor:
-        """(B, K, C) -> the same after self-attention."""
+    def self_attention(self, tokens: Tensor, class_tokens: Tensor) -> Tensor:
+        """(B, K, C) -> the same after self-attention, residual and norm."""
         if self.first:
             return self.norm1(self.self_attn(tokens, tokens, tokens))
-        placed = tokens + class_tokens
-        return self.norm1(tokens + self.self_attn(placed, placed, tokens))
+        encoded = tokens + class_tokens
+        return self.norm1(tokens + self.self_attn(encoded, encoded, tokens))
 
 
 class Attention(nn.Module):
-    """Multi-head attention, inside of which the width may be smaller."""
+    """Multi-head attention, whose inner width may be smaller (Segment Anything's)."""
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
@@ -272,19 +277,19 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """(B, Q, C), (B, S, C), (B, S, C) -> (B, Q, C)."""
-        q, k, v = map(heads, (self.q_proj(queries), self.k_proj(keys), self.v_proj(values)))
+        q, k, v = map(split_heads, (self.q_proj(queries), self.k_proj(keys), self.v_proj(values)))
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def heads(values: Tensor) -> Tensor:
+def split_heads(values: Tensor) -> Tensor:
     """(B, S, width) -> (B, heads, S, width of a head)."""
     return values.unflatten(-1, (HEADS, -1)).transpose(1, 2)
 
 
-class Upscaling(nn.ConvTranspose2d):
-    """A transposed convolution whose kernel is its stride: every feature becomes 2 x 2, without its neighbours.
+class ConvTranspose2x2(nn.ConvTranspose2d):
+    """A transposed convolution whose kernel is its stride: every feature becomes 2 x 2, independent of its neighbours.
 
-    So it is one matrix product per feature, and where the results lie in the image need not be known until the end.
+    So it is a linear layer on each feature, and the results are put in their places at the end, by `depth_to_space`.
     """
 
     def __init__(self, width: int, out_width: int) -> None:
@@ -292,16 +297,16 @@ class Upscaling(nn.ConvTranspose2d):
 
     def forward(self, features: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(..., C) -> (..., 2, 2, C'): rows, then columns."""
-        return F.linear(features, *self.product()).unflatten(-1, (2, 2, -1))
+        return F.linear(features, *self.as_linear()).unflatten(-1, (2, 2, -1))
 
-    def product(self) -> tuple[Tensor, Tensor]:
-        """The matrix (4 C', C) and bias (4 C',) of that product."""
+    def as_linear(self) -> tuple[Tensor, Tensor]:
+        """Weight (4 C', C) and bias (4 C',) of that linear layer."""
         assert self.bias is not None
         return self.weight.permute(2, 3, 1, 0).flatten(0, 2), self.bias.repeat(4)
 
 
-class Hypernetwork(nn.Module):
-    """Class tokens (B, K, C) -> the weights (B, K, 32) that score a pixel."""
+class HypernetworkMLP(nn.Module):
+    """Class tokens (B, K, C) -> the weights (B, K, 32) of each class's logit."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

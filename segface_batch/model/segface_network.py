@@ -1,4 +1,4 @@
-"""A SegFace checkpoint as a `Network`: its weights, found and checked, and the engine that runs them.
+"""A SegFace checkpoint as a `Network`: it finds and checks the weights and runs them on an engine.
 
 B: batch; R: the checkpoint's resolution in pixels.
 """
@@ -17,7 +17,7 @@ from segface_batch.model.network import Parsed
 log = logging.getLogger(__name__)
 
 #: Crops that go through the network together.  On a CPU more than one gains nothing (pipelines/benchmarks/actors.py);
-#: on a GPU 16 fill it at 512 x 512 (not measured on a GPU).
+#: 16 should fill a GPU at 512 x 512 (not measured on a GPU).
 CPU_BATCH, GPU_BATCH = 1, 16
 
 
@@ -26,10 +26,10 @@ class SegFaceNetwork:
 
     `weights` is a local file or any fsspec URL; without it the published file is fetched once from the Hugging Face
     hub.  `device` is auto, cpu or cuda.  `engine` is torch, openvino (on a CPU, with the extra of that name) or auto,
-    which takes OpenVINO where it is installed and there is no GPU.  `precision` bf16 is faster than fp32 where the
-    device has instructions for it, and not exact.  With `compile` torch compiles the network at the first call, for
-    minutes.  `threads` limits the CPU threads of the engine; torch's are the process's own.
-    ValueError for an unknown name, OSError where the weights cannot be had.
+    which is OpenVINO where it is installed and there is no GPU.  `precision` bf16 is faster than fp32 where the device
+    has instructions for it, and not exact.  With `compile` torch compiles the network at the first call, which takes
+    minutes.  `threads` limits the CPU threads of the engine (torch: of the whole process).
+    ValueError for an unknown name, OSError where the weights cannot be found or fetched.
     """
 
     def __init__(
@@ -53,39 +53,38 @@ class SegFaceNetwork:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision {precision}: choose fp32 or bf16")
         self.engine = "torch" if compile and engine == "auto" else engines.choose(engine, device)
-        log.info("%s is run by %s, %s", checkpoint, self.engine, precision)
+        log.info("%s runs on %s, %s", checkpoint, self.engine, precision)
         if self.engine == "openvino":
             engines.check_openvino(device, compile)
-            # Imported here, because each takes seconds and needs its own packages.
+            # Imported here: each engine takes seconds and needs packages of its own.
             from segface_batch.model.on_openvino import OpenvinoEngine
 
-            self.runs, self.device = OpenvinoEngine(self.checkpoint, path, precision=precision, threads=threads), "cpu"
+            self._runner = OpenvinoEngine(self.checkpoint, path, precision=precision, threads=threads)
+            self.device = "cpu"
         else:
             from segface_batch.model.on_torch import TorchEngine
 
-            self.runs = TorchEngine(
+            self._runner = TorchEngine(
                 self.checkpoint, path, device=device, precision=precision, threads=threads, compile=compile
             )
-            self.device = self.runs.device.type
+            self.device = self._runner.device.type
         self.batch_size = batch_size or (GPU_BATCH if self.device == "cuda" else CPU_BATCH)
         self._one_at_a_time = threading.Lock()  # threads of a worker share the device
 
     def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
-        """(B, R, R, 3) uint8 RGB -> `Parsed`.
+        """(B, R, R, 3) uint8 RGB -> `Parsed`; only LaPa's checkpoints use `landmarks` (B, 5, 2) float32.
 
-        `landmarks` (B, 5, 2) float32 are in pixels of the crop; only LaPa's checkpoints use them.  Batches are filled
-        up to `batch_size`, so that the other crops of a batch do not change a crop's rounding.
+        Every batch has `batch_size` crops, so that a crop's rounding does not depend on how many come with it.
         """
         parts = [
-            self._batch(pixels[first : first + self.batch_size], landmarks, first)
+            self._parse(np.arange(first, first + self.batch_size) % len(pixels), pixels, landmarks)
             for first in range(0, len(pixels), self.batch_size)
         ]
-        return Parsed(np.concatenate(parts) if parts else np.empty((0, *pixels.shape[1:3]), np.uint8))
+        empty = np.empty((0, *pixels.shape[1:3]), np.uint8)
+        return Parsed(np.concatenate([empty, *(part.labels for part in parts)])[: len(pixels)])
 
-    def _batch(self, pixels: np.ndarray, landmarks: np.ndarray | None, first: int) -> np.ndarray:
-        count = len(pixels)
-        fill = np.arange(self.batch_size) % count
-        points = None if landmarks is None else landmarks[first : first + count][fill]
+    def _parse(self, chosen: np.ndarray, pixels: np.ndarray, landmarks: np.ndarray | None) -> Parsed:
+        """`Parsed` of the crops with these indices."""
         with self._one_at_a_time:
-            finish = self.runs.start(pixels[fill], points)
-        return finish()[:count]
+            finish = self._runner.start(pixels[chosen], None if landmarks is None else landmarks[chosen])
+        return finish()

@@ -1,9 +1,9 @@
-"""The weights of a checkpoint: find the file, check it, read it, put it into the network, rewrite it as safetensors.
+"""The weights of a checkpoint: find or fetch the file, check it, load it into the network, convert it to safetensors.
 
 Two kinds of file hold the same tensors under the same official names: the published `model_299.pt` (a pickle, about
 three times as large as its weights), and the .safetensors file that `convert` makes of it.
 
-Nothing heavy is imported before it is needed: the command line finds a file and its hash before torch is loaded, and
+Heavy libraries are imported where they are used: the command line finds a file and its hash before torch is loaded, and
 fails at once where the file is missing.
 """
 
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 #: Where the published files keep the weights, beside optimizer and scheduler.
 _PUBLISHED_KEY = "state_dict_backbone"
 
-#: The largest published file is 1.1 GB; a zip that says more than this when unpacked is an attack or damaged.
+#: The largest published file is 1.1 GB; a zip whose directory adds up to more than this is an attack or damaged.
 _LARGEST_UNPACKED = 8 * 2**30
 
 #: torch writes its files as zips.
 _ZIP_BEGINNING = b"PK\x03\x04"
 
-#: Where the embedded files lie.
+#: The files that come with the package.
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 #: Version of the layout that `convert` writes.
 _FORMAT = "segface-batch 1"
 
-#: Seconds for the hub to answer at all, before we say that it does not.
+#: Seconds until the hub counts as unreachable.
 _TIMEOUT = 5.0
 
-#: What fills weights with random numbers, in torch and in torch.nn.init.
+#: Functions of torch and torch.nn.init that fill weights with random numbers.
 _RANDOM = frozenset(("normal_", "uniform_", "erfinv_", "kaiming_normal_", "kaiming_uniform_"))
 
-#: The counter of batches in every batch normalisation, which only training reads.
+#: The counter of batches in every batch normalisation; only training reads it.
 _COUNTER = "num_batches_tracked"
 
 
@@ -61,8 +61,8 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
     """The local file with the weights: `weights` (a path, or a URL that fsspec reads), else the embedded or published
     file.
 
-    A URL is fetched once, into $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch; the published file into the Hugging Face
-    cache, at `revision` of the repository.  FileNotFoundError or OSError say in one line what to do instead.
+    A URL is fetched once, into `cache_folder`; the published file into the Hugging Face cache, at `revision` of the
+    repository.  FileNotFoundError or OSError, in one line with a hint, where there is no such file.
     """
     if weights is None and checkpoint.asset is not None:
         return _ASSETS / checkpoint.asset
@@ -82,7 +82,7 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
 
 
 def cache_folder() -> Path:
-    """Where files are kept that can be had again: $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch."""
+    """The folder of files that can be fetched or made again: $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch."""
     return Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
 
 
@@ -100,19 +100,19 @@ def verify(path: str | os.PathLike[str], expected: str) -> None:
 
 
 def check_kind(path: str | os.PathLike[str]) -> None:
-    """ValueError for a file that is neither of the two kinds; its first bytes tell, without torch."""
+    """ValueError for a file that is neither of the two kinds, by its first bytes and without torch."""
     with open(path, "rb") as file:
         beginning = file.read(9)
     # A .safetensors file begins with the length of its JSON header.
     if not beginning.startswith(_ZIP_BEGINNING) and beginning[8:] != b"{":
-        raise ValueError(_neither(path))
+        raise ValueError(_wrong_kind(path))
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file by their official names, from a published file or one that `convert` wrote.
 
-    No code in a file is ever run: a pickle that holds anything but plain data and tensors is a ValueError, as is a zip
-    that would unpack to more than 8 GiB, or a file of another kind.
+    No code in a file is ever run.  ValueError for a pickle of anything but plain data and tensors, a zip that would
+    unpack to more than 8 GiB, or a file of another kind.
     """
     return _read(Path(path))[0]
 
@@ -120,8 +120,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def load(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> SegFace:
     """The network of a checkpoint with the weights of a file, on the CPU, ready for inference.
 
-    Strict: a missing, unexpected or misshapen tensor, or a file that says it is another checkpoint's, is a ValueError.
-    The resolution cannot be seen in a published file, nor can LaPa be told from Helen.
+    Strict: ValueError for a missing, unexpected or misshapen tensor, or where the metadata name another checkpoint.
+    A published file does not show its resolution, nor whether it is LaPa's or Helen's.
     """
     from segface_batch.model.segface import SegFace
 
@@ -130,35 +130,35 @@ def load(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> SegFace:
     named = metadata.get("checkpoint", checkpoint.name)
     if named != checkpoint.name:
         raise ValueError(f"{path} holds the checkpoint '{named}', not '{checkpoint.name}'")
-    with _unfilled():
+    with _skip_init():
         network = SegFace(checkpoint)
     sources = _sources(checkpoint, network)
     _check_fit(checkpoint, path, tensors, sources)
-    # Only the counters are left out, which the sources do not list.
+    # Not strict only because of the counters, which the sources leave out; _check_fit has compared the rest.
     network.load_state_dict({name: source.take(tensors[source.name]) for name, source in sources.items()}, strict=False)
     return network.eval().requires_grad_(False)
 
 
 @contextmanager
-def _unfilled() -> Iterator[None]:
-    """Modules made in here skip their random weights, which take as long as reading the true ones."""
+def _skip_init() -> Iterator[None]:
+    """Modules made inside stay uninitialised: random weights would take as long as reading the true ones."""
     from torch.overrides import TorchFunctionMode
 
-    class Unfilled(TorchFunctionMode):
+    class SkipInit(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if getattr(func, "__name__", "") in _RANDOM:
                 return args[0] if args else kwargs["tensor"]
             return func(*args, **kwargs)
 
-    with Unfilled():
+    with SkipInit():
         yield
 
 
 def convert(checkpoint: Checkpoint, source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the tensors that inference needs, float32, by their official names, as safetensors.
+    """Write the tensors that inference needs, float32, under their official names, as safetensors.
 
-    The metadata name the checkpoint, data set, classes, resolution and the source's SHA-256.  Only a file that `load`
+    The metadata give the checkpoint, data set, classes, resolution and the source's SHA-256.  Only a file that `load`
     accepts is converted; `target` appears whole or not at all.
     """
     needed = {found.name for found in _sources(checkpoint, load(checkpoint, source)).values()}
@@ -180,7 +180,7 @@ def write(
     state, tensors = network.state_dict(), {}
     for name, source in _sources(checkpoint, network).items():
         official = tensors.setdefault(source.name, torch.zeros(source.shape, dtype=dtype or torch.float32))
-        source.take(official).copy_(state[name])  # what is taken from a tensor is a view of it
+        source.take(official).copy_(state[name])  # `take` gives a view
     _save(checkpoint, tensors, target, notes or {})
 
 
@@ -198,22 +198,22 @@ def _save(
         **notes,
     }
     content = save({name: tensors[name].contiguous() for name in sorted(tensors)}, metadata)
-    with _appearing(Path(target)) as unfinished:
-        unfinished.write_bytes(content)  # save_file would make a file that its owner alone can read
+    with _atomic(Path(target)) as unfinished:
+        unfinished.write_bytes(content)  # the file of safetensors' save_file is readable for its owner alone
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a tensor of the network is found: official name and shape, and how to take it from there."""
+    """The official tensor that holds one of the network's: its name and shape, and how to take ours from it."""
 
     name: str
     shape: tuple[int, ...]
     take: Callable[[Tensor], Tensor]
 
 
-#: Tensors that timm keeps in another form, by the end of their timm name: the shape of the official tensor, and how to
-#: take ours from it.  torchvision keeps Swin V2's biases of query, key and value in one tensor and sets the middle
-#: third to zero whenever it is used; timm has no bias for keys.
+#: Tensors that timm has in another shape, by the end of their timm name: the shape of the official tensor, and how to
+#: take ours from it.  torchvision has Swin V2's biases of query, key and value in one tensor and sets the middle third
+#: to zero at each use; timm has no bias for keys.
 _OTHER_FORMS: dict[str, tuple[Callable[[tuple[int, ...]], tuple[int, ...]], Callable[[Tensor], Tensor]]] = {
     "gamma": (lambda shape: (*shape, 1, 1), lambda tensor: tensor.flatten()),
     "q_bias": (lambda shape: (3 * shape[0],), lambda tensor: tensor.chunk(3)[0]),
@@ -222,7 +222,7 @@ _OTHER_FORMS: dict[str, tuple[Callable[[tuple[int, ...]], tuple[int, ...]], Call
 
 
 def _sources(checkpoint: Checkpoint, network: SegFace) -> dict[str, _Source]:
-    """For every tensor of the network, less the counters, its source in the file."""
+    """The source in the file of every tensor of the network but the counters."""
     from segface_batch.model.backbones import BACKBONES, official_name
 
     row = BACKBONES[checkpoint.backbone]
@@ -239,7 +239,7 @@ def _sources(checkpoint: Checkpoint, network: SegFace) -> dict[str, _Source]:
 
 
 def _unused(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether a tensor of the published file is known to have no part in the result."""
+    """Whether a tensor of the published file is known to be unused by inference."""
     from segface_batch.model.backbones import BACKBONES
 
     pattern = BACKBONES[checkpoint.backbone].unused
@@ -274,7 +274,7 @@ def _check_fit(
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata; a published file has none of the latter."""
+    """Tensors and metadata; a published file has no metadata."""
     with path.open("rb") as file:
         is_zip = file.read(len(_ZIP_BEGINNING)) == _ZIP_BEGINNING
     return (_read_published(path), {}) if is_zip else _read_safetensors(path)
@@ -298,7 +298,7 @@ def _read_published(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is refused: it holds more than tensors and plain data, or is damaged") from error
     except MemoryError:
         raise
-    except Exception as error:  # torch lets through whatever a damaged pickle provokes: KeyError, RuntimeError, ...
+    except Exception as error:  # whatever a damaged pickle raises: KeyError, RuntimeError, ...
         raise ValueError(f"{path} is not a readable weights file ({type(error).__name__})") from error
     tensors = published.get(_PUBLISHED_KEY) if isinstance(published, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
@@ -313,15 +313,16 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(_neither(path)) from error
+        raise ValueError(_wrong_kind(path)) from error
 
 
-def _neither(path: str | os.PathLike[str]) -> str:
+def _wrong_kind(path: str | os.PathLike[str]) -> str:
     return f"{path} is neither a published SegFace file (.pt) nor a .safetensors file"
 
 
 def from_hub(repository: str, file: str, revision: str | None, hint: str) -> Path:
-    """A repository's file in the Hugging Face cache, fetched if need be; OSError, with the hint, where it cannot."""
+    """A repository's file in the Hugging Face cache, fetched where it is not there; OSError, with the hint, where that
+    fails."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -331,7 +332,7 @@ def from_hub(repository: str, file: str, revision: str | None, hint: str) -> Pat
     except LocalEntryNotFoundError:
         pass
     try:
-        # The download itself would try for half a minute where there is no network; this asks once.
+        # Without network the download itself would try for half a minute; this asks once.
         get_hf_file_metadata(hf_hub_url(**wanted), timeout=_TIMEOUT)
         return Path(hf_hub_download(**wanted))
     except Exception as error:  # the hub's HTTP library and its errors change between versions
@@ -346,15 +347,15 @@ def _from_url(url: str) -> Path:
     target = cache / f"{hashlib.sha256(url.encode()).hexdigest()}-{PurePosixPath(parts.path or parts.netloc).name}"
     if target.is_file():
         return target
-    # A presigned URL carries a secret in its query, and others a password before the host: neither is shown.
+    # Neither the query, where a presigned URL has a secret, nor user and password before the host are shown.
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     cache.mkdir(parents=True, exist_ok=True)
     try:
-        with _alone(target):
+        with _locked(target):
             if target.is_file():
                 return target
             content = storage.read(url)
-            with _appearing(target) as unfinished:
+            with _atomic(target) as unfinished:
                 unfinished.write_bytes(content)
     except (OSError, ValueError, ImportError) as error:
         reason = f"{type(error).__name__}: {error}" if shown == url else type(error).__name__
@@ -365,8 +366,8 @@ def _from_url(url: str) -> Path:
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """One process of this machine at a time: of the actors that start together one fetches for all.
+def _locked(target: Path) -> Iterator[None]:
+    """Lets one process of this machine in at a time: of actors that start together one fetches for all.
 
     The kernel ends the lock with its process.
     """
@@ -376,8 +377,8 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A path to write to; afterwards the file is called `target`, or is removed if anything went wrong."""
+def _atomic(target: Path) -> Iterator[Path]:
+    """A path to write to; afterwards the file is renamed to `target`, or removed after an error."""
     unfinished = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         yield unfinished

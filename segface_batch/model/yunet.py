@@ -1,4 +1,4 @@
-"""YuNet through OpenCV (extra `yunet`): the other face detector, on the CPU.
+"""YuNet: the second face detector, through OpenCV (extra `yunet`), on the CPU.
 
 Wu, Peng, Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector" (Machine Intelligence Research 20); the weights are
 OpenCV's (huggingface.co/opencv/face_detection_yunet, MIT), fetched into the Hugging Face cache.
@@ -19,11 +19,11 @@ from segface_batch.model import weights
 REPOSITORY, FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
-#: It finds faces from about ten pixels on: images are scaled down until `min_face` is that.
+#: It finds faces from about ten pixels on: images are scaled down until `min_face` is ten pixels.
 _SMALLEST = 10
 
-#: Boxes that overlap a better one by more are the same face (OpenCV's value).
-_OVERLAP = 0.3
+#: Non-maximum suppression: overlap (IoU) of boxes above which the lower score goes (OpenCV's value).
+_MAX_OVERLAP = 0.3
 
 
 class YuNet:
@@ -32,8 +32,8 @@ class YuNet:
     def __init__(self, *, min_face: int = 40, min_score: float = 0.95) -> None:
         self.min_face, self.min_score = min_face, min_score
         self.path = str(fetch())
-        cv2.setNumThreads(1)  # several images are looked at side by side
-        self._own = threading.local()
+        cv2.setNumThreads(1)  # threads detect in several images side by side
+        self._per_thread = threading.local()
 
     def detect(self, image: Image.Image) -> Faces:
         """An upright RGB image -> its faces, the largest first."""
@@ -50,15 +50,18 @@ class YuNet:
         return faces.at((faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1) >= self.min_face).largest()
 
     def _net(self, size: tuple[int, int]) -> cv2.FaceDetectorYN:
-        """A net for images of a size; each thread has its own, which remembers the size."""
-        if not hasattr(self._own, "net"):
-            self._own.net = cv2.FaceDetectorYN.create(self.path, "", size, self.min_score, _OVERLAP)
-        self._own.net.setInputSize(size)
-        return self._own.net
+        """The thread's net, set to images of a (width, height), which it keeps: threads cannot share one."""
+        if not hasattr(self._per_thread, "net"):
+            self._per_thread.net = cv2.FaceDetectorYN.create(self.path, "", size, self.min_score, _MAX_OVERLAP)
+        self._per_thread.net.setInputSize(size)
+        return self._per_thread.net
 
 
 def fetch() -> Path:
-    """The file of the weights, fetched if need be; OSError where there is none, ValueError where it is another."""
+    """The file of the weights in the Hugging Face cache, fetched where it is not there.
+
+    OSError, with a hint, where that fails; ValueError for another file.
+    """
     hint = "point HF_HOME at a cache that holds it, or use --detector mtcnn, which comes with the package"
     path = weights.from_hub(REPOSITORY, FILE, None, hint)
     weights.verify(path, SHA256)

@@ -1,13 +1,13 @@
-"""What a run did and when, for whoever looks from outside: JSON lines in `OUT/_segface/events/`.
+"""The event log of a run: JSON lines in `OUT/_segface/events/`.
 
     start      settings, actors, the cluster's resources
-    progress   every minute, also of a run that stands still: images, errors, images/s, seconds by stage, and how
-               long ago the last unit was finished
-    published  parts that readers see since
-    end, stop  how it ended; nothing where the driver was killed
+    progress   every minute, even when nothing moves: images, errors, images/s, seconds by stage, and how long ago the
+               last unit was finished
+    published  parts that readers can see now
+    end, stop  how the run ended; missing where the driver was killed
 
-An object has an hour of one run and is replaced as a whole.  No run reads them, and a run that has nothing to do
-writes none.
+An object holds an hour of one run and is replaced as a whole.  No run reads the log, and a run without work writes
+none.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from segface_batch import storage
 from segface_batch.job import Job
 from segface_batch.storage.redact import redacted, redacted_text
 
-#: Seconds between two objects, and the lines after which a new one begins.
+#: Seconds between two writes, and lines of an object before the next one begins.
 INTERVAL, MOST_LINES = 60.0, 60
 
 
 class Events:
-    """The events of one run; told by the driver, written by a thread of its own."""
+    """The events of one run: the driver adds them, a thread writes them."""
 
     def __init__(self, out: str) -> None:
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -46,14 +46,14 @@ class Events:
         self.lock = threading.Lock()
         self.ended = threading.Event()
 
-    def tell(self, event: str, **content: Any) -> None:
+    def add(self, event: str, **content: Any) -> None:
         """Add a line, which is written within a minute."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self.lock:
             self.lines.append(json.dumps({"time": now, "event": event, **content}))
 
-    def unit(self, images: int, errors: int, seconds: Mapping[str, float], done: int, total: int) -> None:
-        """A unit (or an image alone) is staged; `done` of the plan's `total` images are."""
+    def add_unit(self, images: int, errors: int, seconds: Mapping[str, float], done: int, total: int) -> None:
+        """Count a unit (or a single image) that is staged, now that `done` of the plan's `total` images are."""
         with self.lock:
             self.last_unit = time.monotonic()
             self.units += 1
@@ -76,7 +76,7 @@ class Events:
             }  # fmt: skip
 
     def write(self) -> None:
-        """Write what was told; what fails here, the run itself will meet."""
+        """Write the lines.  An OSError is ignored: the run itself will have it too."""
         with self.lock:
             lines = list(self.lines)
         with contextlib.suppress(OSError):
@@ -87,28 +87,28 @@ class Events:
                 self.number += 1
 
     def keep_writing(self) -> None:
-        """Progress, every INTERVAL, until the run ends."""
+        """Write progress every INTERVAL until the run ends."""
         self.write()
         while not self.ended.wait(INTERVAL):
-            self.tell("progress", **self.progress())
+            self.add("progress", **self.progress())
             self.write()
 
 
 @contextmanager
 def record(out: str, job: Job, **about: Any) -> Iterator[Events]:
-    """The events of the run that the block is."""
+    """Log the run that the block is: its start, progress and end."""
     events = Events(out)
-    events.tell("start", settings=_settings(job), **about)
+    events.add("start", settings=_settings(job), **about)
     writer = threading.Thread(target=events.keep_writing, name="events", daemon=True)
     writer.start()
     try:
         yield events
     except BaseException as stop:
         reason = "interrupted" if isinstance(stop, KeyboardInterrupt) else f"{type(stop).__name__}: {stop}"
-        events.tell("stop", reason=redacted_text(reason), **events.progress())
+        events.add("stop", reason=redacted_text(reason), **events.progress())
         raise
     else:
-        events.tell("end", **events.progress())
+        events.add("end", **events.progress())
     finally:
         events.ended.set()
         # A store that does not answer must not keep a stopped run from ending.
@@ -123,7 +123,7 @@ def _last(events: Events, writer: threading.Thread) -> None:
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """The job's settings without what signs a URL; of storage options the file alone."""
+    """The job's settings, without signatures of URLs and without storage options given as JSON."""
     settings = dataclasses.asdict(job) | {"input": [redacted(place) for place in job.inputs]}
     settings |= {"weights": job.weights and redacted(job.weights), "output": redacted(job.output)}
     if job.storage_options is not None and job.storage_options.lstrip().startswith("{"):

@@ -12,7 +12,7 @@ from segface_batch.inputs.sources import SourceImage
 
 
 class Known:
-    """`image in known`, by image_id and uri; of two different images both are known once in 2^100 or so."""
+    """`image in known`, by image_id and uri; two images are taken for one with a probability of 2^-100 or so."""
 
     def __init__(self, planned: Iterable[pa.Table]) -> None:
         digests = [

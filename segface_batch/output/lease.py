@@ -1,7 +1,7 @@
-"""A sign of life: two drivers on one output would do the same work twice.
+"""A lease: a second driver on the same output is refused, because it would do the same work again.
 
-`OUT/_segface/lease.json` is rewritten every few seconds while a run works.  It only spares work: what is written stays
-right without it.  No clock is compared with another machine's.
+`OUT/_segface/lease.json` is rewritten every few seconds while a run works.  The lease only saves work: the output is
+right without it.  It compares no clocks of different machines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from segface_batch import storage
 
-#: Seconds between signs of life, and how long another machine's run may be silent before it counts as dead.
+#: Seconds between beats, and without a beat before another machine's run counts as dead.
 BEAT, SILENCE = 5.0, 12.0
 
 
@@ -38,12 +38,12 @@ class Lease:
         if self.taken_by is not None:
             raise RuntimeError(f"{_who(self.taken_by)} has taken over this output, so this one stops")
 
-    def tell(self, done: int, total: int) -> None:
-        """Show to others how far the run is."""
+    def report(self, done: int, total: int) -> None:
+        """Add to the lease how far the run is."""
         self.content |= {"images_done": done, "images": total}
 
     def beat(self) -> None:
-        """Rewrite the object until the lease ends; what fails here, the run itself will meet."""
+        """Rewrite the object until the lease ends.  An OSError is ignored: the run itself will have it too."""
         while not self.ended.wait(BEAT):
             with contextlib.suppress(OSError):
                 found = _read(self.place)
@@ -55,13 +55,13 @@ class Lease:
 
 
 @contextmanager
-def held(out: str, takeover: bool = False) -> Iterator[Lease]:
-    """Hold the lease of an output; RuntimeError where another run is alive on it, unless it shall be taken over."""
+def hold(out: str, takeover: bool = False) -> Iterator[Lease]:
+    """Hold the lease of an output; RuntimeError where another run is alive on it, but for `takeover`."""
     lease = Lease(storage.join(out, "_segface", "lease.json"))
     found = _read(lease.place)
     if found is not None and not takeover and _is_alive(found, lease.place):
         raise RuntimeError(
-            f"{_who(found)} is working on '{out}'; wait for it, or add --takeover to have it stop and go on from there"
+            f"{_who(found)} is working on '{out}'; wait for it, or add --takeover to stop it and continue its work"
         )
     storage.replace(lease.place, json.dumps(lease.content).encode())
     heart = threading.Thread(target=lease.beat, name="lease", daemon=True)
@@ -111,14 +111,14 @@ def _who(content: dict[str, Any]) -> str:
 
 
 def _this_process() -> dict[str, Any]:
-    """`machine` is the boot and the process namespace in which `pid` and its start time mean something."""
+    """Host, process and `machine`: the boot and the process namespace in which `pid` and `started` are valid."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     machine = f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if boot.exists() else uuid.uuid4().hex
     return {"host": socket.gethostname(), "machine": machine, "pid": os.getpid(), "started": _started(os.getpid())}
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in ticks since boot; None where none of that number runs."""
+    """When a process started, in ticks since boot; None where no process of that number runs."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

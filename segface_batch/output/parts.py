@@ -1,13 +1,13 @@
 """Stage and publish: how rows reach the output exactly once, however often work is repeated.
 
-    OUT/_segface/staging/part-00000/unit-00000000.arrow   rows of one unit, both tables side by side
-    OUT/masks/part-00000.parquet                           then, from all staged units of the part: masks,
-    OUT/_segface/parts/part-00000.json                     what the part holds,
-    OUT/stats/part-00000.parquet                           and statistics, whose presence says that the part is done
+    OUT/_segface/staging/part-00000/unit-00000000.arrow   the rows of one unit, both tables side by side
+    OUT/masks/part-00000.parquet                           then, from all staged units of the part, its masks,
+    OUT/_segface/parts/part-00000.json                     its record (counts and fingerprints),
+    OUT/stats/part-00000.parquet                           and its statistics: once they exist, the part is published
 
-Every name follows from the plan and every object is created whole and never overwritten, so that a repeated task, a
-second driver or a late one finds its work done.  Staging goes when its part is published.  A unit that was taken apart
-has its rows in unit-00000000/seq-00000.arrow until they are put together.
+Every name follows from the plan, and every object is created whole and never overwritten: a repeated task, a second
+driver or a late one finds its work done.  What is staged of a part is removed once the part is published.  A unit that
+was split into images has its rows in unit-00000000/seq-00000.arrow until they are joined.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ THREADS = 16
 
 
 class Staging:
-    """Where rows wait: of the parts (the default), or of a second try of some of their images."""
+    """The places where rows wait to be published: of a run, or of one retry of images with errors."""
 
     def __init__(self, out: str, retry: str = "") -> None:
         self.place = storage.join(out, "_segface", "staging", *([retry] if retry else []))
@@ -51,7 +51,7 @@ class Staging:
 
     def names(self) -> set[str]:
         """The places of all that is staged."""
-        return {storage.join(self.place, name) for name in storage.names(self.place, ".arrow")}
+        return {storage.join(self.place, name) for name in storage.list_names(self.place, ".arrow")}
 
     def sweep(self) -> None:
         """Remove all that is staged."""
@@ -66,7 +66,7 @@ class Staging:
 
 
 def stage(place: str, rows: pa.Table) -> None:
-    """Put rows (schema.staged_schema) into staging, unless they are there."""
+    """Put rows (schema.staged_schema) into staging, unless they are there already."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
@@ -74,31 +74,31 @@ def stage(place: str, rows: pa.Table) -> None:
 
 
 def join(place: str, pieces: Sequence[str]) -> None:
-    """Put the rows of a unit that was taken apart together, in the order of the pieces."""
+    """Join the rows of a unit that was split into images, in the order of the pieces."""
     stage(place, pa.concat_tables(_read_staged(pieces)))
     storage.remove(pieces)
 
 
-def published(out: str) -> set[str]:
-    """The names of the parts that readers see, "part-00000" and so on."""
-    return {name.removesuffix(".parquet") for name in storage.names(storage.join(out, "stats"), ".parquet")}
+def list_published(out: str) -> set[str]:
+    """The names of the parts that readers can see: part-00000, ..."""
+    return {name.removesuffix(".parquet") for name in storage.list_names(storage.join(out, "stats"), ".parquet")}
 
 
-def unfinished(out: str, plan: Plan) -> dict[PlannedPart, list[int]]:
-    """The units of every part that is not published whose rows are not staged; found by names alone."""
-    done, staging = published(out), Staging(out)
+def find_unfinished(out: str, plan: Plan) -> dict[PlannedPart, list[int]]:
+    """For every part that is not published, its units whose rows are not staged; by two listings, opening no object."""
+    done, staging = list_published(out), Staging(out)
     todo = [planned for planned in plan.parts if planned.name not in done]
     staged = staging.names() if todo else set()
     return {planned: [unit for unit in planned.units if staging.unit(planned, unit) not in staged] for planned in todo}
 
 
 def publish(out: str, planned: PlannedPart, run: Mapping[str, Any]) -> None:
-    """Make the part of a part, all of whose units are staged, visible; `run` is run.json's content."""
+    """Publish a part, all of whose units are staged; `run` is run.json's content."""
     staging, name = Staging(out), f"{planned.name}.parquet"
     try:
         rows = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in planned.units]))
     except FileNotFoundError:
-        if planned.name in published(out):
+        if planned.name in list_published(out):
             return  # another driver was faster
         raise
     if rows.num_rows < planned.images:
@@ -113,19 +113,19 @@ def publish(out: str, planned: PlannedPart, run: Mapping[str, Any]) -> None:
 
 
 def republish(out: str, planned: PlannedPart, run: Mapping[str, Any], retry: str, units: Collection[int]) -> None:
-    """Replace the rows of the images that were tried again; doing it twice is as doing it once."""
+    """Replace the rows of the images that were tried again; repeating it changes nothing."""
     staging, name = Staging(out, retry), f"{planned.name}.parquet"
     again = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in sorted(units)]))
     masks_place, stats_place = storage.join(out, "masks", name), storage.join(out, "stats", name)
     tried = set(_images(again))
-    # Each table without the images that were tried: a death between the two replacements leaves only those unequal.
+    # Each table without the images that were tried: they alone can differ where a process died between the two writes.
     stats, masks = (
         table.filter(pa.array([image not in tried for image in _images(table)], pa.bool_()))
         for table in (pq.read_table(pa.BufferReader(storage.read(place))) for place in (stats_place, masks_place))
     )
     others = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
     rows = pa.concat_tables([others, again])
-    rows = rows.sort_by([(key, "ascending") for key in ("unit", "seq", "face")])
+    rows = rows.sort_by([(key, "ascending") for key in schema.KEY])
     masks_file, stats_file = files(rows, run)
     storage.replace(masks_place, masks_file)
     storage.replace(stats_place, stats_file)
@@ -133,8 +133,8 @@ def republish(out: str, planned: PlannedPart, run: Mapping[str, Any], retry: str
 
 
 def finish(out: str, plan: Plan) -> dict[str, Any]:
-    """Write manifest.json once every part is published, and return it: all parts, with totals by status and error."""
-    manifest = summed(plan, part_records(out, plan.parts))
+    """Write manifest.json, now that every part is published, and return it: the parts' records and their totals."""
+    manifest = summed(plan, read_records(out, plan.parts))
     place, content = storage.join(out, "_segface", "manifest.json"), _json(manifest)
     try:
         is_new = storage.read(place) != content
@@ -142,20 +142,20 @@ def finish(out: str, plan: Plan) -> dict[str, Any]:
         is_new = True
     if is_new:
         Staging(out).sweep()
-        storage.remove(_temporaries(out))
+        storage.remove(_list_temporaries(out))
         storage.replace(place, content)
     return manifest
 
 
-def summed(plan: Plan, part_records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summed(plan: Plan, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The manifest of a plan's parts."""
-    totals: dict[str, Any] = {key: sum(part[key] for part in part_records) for key in ("rows", "images")}
-    totals |= {key: _total(part[key] for part in part_records) for key in ("images_by_status", "status", "errors")}
-    return {**totals, "skipped": plan.skipped, "parts": list(part_records)}
+    totals: dict[str, Any] = {key: sum(record[key] for record in records) for key in ("rows", "images")}
+    totals |= {key: _total(record[key] for record in records) for key in ("images_by_status", "status", "errors")}
+    return {**totals, "skipped": plan.skipped, "parts": list(records)}
 
 
-def part_records(out: str, parts: Sequence[PlannedPart]) -> list[dict[str, Any]]:
-    """What the parts hold, as their records say."""
+def read_records(out: str, parts: Sequence[PlannedPart]) -> list[dict[str, Any]]:
+    """The record of each part."""
     with ThreadPoolExecutor(THREADS) as threads:
         return [json.loads(text) for text in threads.map(lambda part: storage.read(record_place(out, part)), parts)]
 
@@ -164,10 +164,10 @@ def record_place(out: str, planned: PlannedPart) -> str:
     return storage.join(out, "_segface", "parts", f"{planned.name}.json")
 
 
-def error_images(out: str, parts: Sequence[PlannedPart]) -> dict[int, dict[int, list[int]]]:
-    """By index of the part, then unit, the seq of every image whose row says error."""
+def find_error_images(out: str, parts: Sequence[PlannedPart]) -> dict[int, dict[int, list[int]]]:
+    """The seqs of all images that have a row with an error, by index of the part and number of the unit."""
     found: dict[int, dict[int, list[int]]] = {}
-    for planned, record in zip(parts, part_records(out, parts), strict=True):
+    for planned, record in zip(parts, read_records(out, parts), strict=True):
         if record["status"].get(schema.ERROR):
             part = storage.read(storage.join(out, "stats", f"{planned.name}.parquet"))
             rows = pq.read_table(pa.BufferReader(part), columns=["unit", "seq", "status"]).to_pylist()
@@ -179,13 +179,21 @@ def error_images(out: str, parts: Sequence[PlannedPart]) -> dict[int, dict[int, 
     return found
 
 
-def images_by_status(rows: pa.Table) -> dict[str, int]:
-    """How many images have a face (ok), how many none (no_face), and how many only errors."""
+def counts(rows: pa.Table) -> dict[str, Any]:
+    """What a part's record says of its rows: their number, and images, rows and errors by kind.
+
+    An image with a face is ok, whatever its other faces are.
+    """
     best: dict[tuple[int, int], str] = {}
     for image, status in zip(_images(rows), rows["status"].to_pylist(), strict=True):
         if best.get(image) != schema.OK:
             best[image] = status
-    return dict(sorted(Counter(best.values()).items()))
+    return {
+        "rows": rows.num_rows,
+        "images_by_status": dict(sorted(Counter(best.values()).items())),
+        "status": dict(sorted(Counter(rows["status"].to_pylist()).items())),
+        "errors": dict(sorted(Counter(filter(None, rows["error"].to_pylist())).items())),
+    }
 
 
 def fingerprint(content: bytes) -> dict[str, Any]:
@@ -211,7 +219,7 @@ def files(rows: pa.Table, run: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The Parquet files of a part, masks and statistics; `run` is run.json's content."""
     rows = rows.combine_chunks()  # the bytes must not depend on the units
     metadata = schema.metadata(run)
-    masks = rows.select([*schema.KEY, "mask"]).replace_schema_metadata(metadata | schema.MASKS_METADATA)
+    masks = rows.select(schema.masks_schema().names).replace_schema_metadata(metadata | schema.MASKS_METADATA)
     stats = rows.drop_columns("mask").replace_schema_metadata(metadata)
     return _parquet(masks, MASK_ROW_GROUP), _parquet(stats, rows.num_rows)
 
@@ -220,11 +228,8 @@ def _record(planned: PlannedPart, rows: pa.Table, masks_file: bytes, stats_file:
     name = f"{planned.name}.parquet"
     return {
         "part": planned.name,
-        "rows": rows.num_rows,
         "images": planned.images,
-        "images_by_status": images_by_status(rows),
-        "status": dict(sorted(Counter(rows["status"].to_pylist()).items())),
-        "errors": dict(sorted(Counter(filter(None, rows["error"].to_pylist())).items())),
+        **counts(rows),
         "files": {f"masks/{name}": fingerprint(masks_file), f"stats/{name}": fingerprint(stats_file)},
     }
 
@@ -242,10 +247,10 @@ def _parquet(table: pa.Table, row_group_size: int) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _temporaries(out: str) -> list[str]:
-    """Files that a killed process had not finished; object stores have none."""
+def _list_temporaries(out: str) -> list[str]:
+    """List the files that killed processes did not finish; object stores have none."""
     folders = () if storage.is_url(out) else ("stats", "masks", "_segface")
-    entries = (entry.place for folder in folders for entry in storage.listing(storage.join(out, folder)))
+    entries = (entry.place for folder in folders for entry in storage.list_objects(storage.join(out, folder)))
     return [place for place in entries if storage.name_of(place).startswith(".") and place.endswith(".tmp")]
 
 

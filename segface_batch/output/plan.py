@@ -1,9 +1,9 @@
 """The work of a run, written down once before it starts, so that every rerun does the same images in the same units.
 
-A *unit* is what one worker handles and one staged object holds.  A *part* is a run of units that becomes one Parquet
-file of `stats` and one of `masks`.  A file `part-00000-HASH.parquet` lists the images of a part and `plan-HASH.json` all
-parts.  HASH is of the content: a second driver that plans, or one killed while planning, disturbs nobody, and run.json
-says which plans count.
+A *unit* is the images that one worker handles at a time and whose rows are one staged object.  A *part* is consecutive
+units that become one Parquet file of `stats` and one of `masks`.  The file `part-00000-HASH.parquet` lists the images
+of a part and `plan-HASH.json` all parts.  HASH is of the content, so that a second driver, or one killed while
+planning, does no harm: run.json says which plans count.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from segface_batch.inputs.image import Cell, SourceImage
 #: Small enough that progress shows and a killed run repeats little on a CPU (a second per image), large enough that
 #: what Ray does for a unit, some 0.2 s of CPU time, vanishes beside the network.
 MAX_UNIT = 64
-#: Each unit of a row group reads the group from its start, so there are fewer of them.
+#: A unit of a Parquet file reads its row group from the start, so these units are larger.
 MAX_CELLS = 256
-#: A unit's encoded images travel through Ray's object store together.
+#: The encoded images of a unit are in memory together.
 MAX_UNIT_BYTES = 64 * 2**20
-#: Where a plan has more images than this before a unit, units grow, in proportion to what is before them, up to
-#: LARGEST_UNIT: the driver's time goes by units.  Only images of known size, of which MAX_UNIT_BYTES bounds the sum.
+#: Beyond this many images units grow in proportion to the images before them, up to LARGEST_UNIT, because the driver
+#: spends its time per unit.  Only units of images of known size grow: MAX_UNIT_BYTES bounds their sum.
 SMALL_PLAN = 2**20
 LARGEST_UNIT = 1024
-#: Few images become small units, so that all actors have work until the end.
+#: Few images become small units, so that all workers have work until the end.
 MIN_UNIT = 8
 UNITS_OF_A_PART = 64
 
 _NOTHING = pa.schema([])
 
-#: What an image is called, and what is known of it; the carried columns follow.
+#: What an image is called and its landmarks; the carried columns follow.
 NAMES = pa.schema(
     [
         pa.field("unit", pa.int32(), False),
@@ -54,7 +54,7 @@ NAMES = pa.schema(
     ]
 )
 
-#: Where its bytes are (inputs.image); begins with a word that no carried column begins with.
+#: Where its bytes are (inputs.image); no carried column begins with an underscore.
 PLACES = pa.schema(
     [
         pa.field("_place", pa.string()),
@@ -76,7 +76,7 @@ def schema(carried: pa.Schema = _NOTHING) -> pa.Schema:
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """The content of part number `index`: units `first_unit`, ... of so many images each, listed in `file`."""
+    """The part number `index`: units from number `first_unit` on, of `sizes` images each, listed in `file`."""
 
     index: int
     first_unit: int
@@ -98,7 +98,8 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class Plan:
-    """All parts, what the inputs held besides images, by kind, and the inputs' columns that the output repeats."""
+    """All parts; `skipped` counts by kind what the inputs hold besides images, `carried` are the inputs' columns that
+    the output repeats."""
 
     parts: tuple[PlannedPart, ...]
     skipped: dict[str, int]
@@ -119,9 +120,9 @@ def write(
     first_unit: int = 0,
     first_part: int = 0,
 ) -> str:
-    """Plan the images in their order, `part_rows` of them to a part; the name of the plan's file.
+    """Plan the images in their order, `part_rows` to a part, and return the name of the plan's file.
 
-    `skipped` is read when all images are listed.  Holds the images of one part.
+    `skipped` is complete, and read, when all images are listed.  Memory is that of one part's images.
     """
     parts: list[dict[str, Any]] = []
     for members, sizes in in_units(images, part_rows):
@@ -140,8 +141,7 @@ def write(
 def in_units(
     images: Iterable[SourceImage], part_rows: int, before: int = 0
 ) -> Iterator[tuple[list[SourceImage], list[int]]]:
-    """The images of each part in turn, and how many of them each of its units has; `before` come earlier in the
-    plan."""
+    """The images of each part in turn, and the sizes of its units; `before` images come earlier in the plan."""
     images = iter(images)
     while members := list(itertools.islice(images, part_rows)):
         yield members, list(_sizes(members, before))
@@ -149,7 +149,7 @@ def in_units(
 
 
 def read(folder: str, names: Sequence[str]) -> Plan:
-    """The plans of those names as one: their parts one after another, what the last one passed over."""
+    """The plans of those names as one: all their parts, and what the last one skipped."""
     parts: list[PlannedPart] = []
     skipped, schemas = {}, []
     for name in names:
@@ -167,7 +167,7 @@ def read(folder: str, names: Sequence[str]) -> Plan:
 
 @lru_cache(maxsize=2)
 def read_part(folder: str, file: str) -> pa.Table:
-    """All rows of a part's file, which a process reads once for the units that it gets of it."""
+    """All rows of a part's file; a process that gets several units of it reads it once."""
     return pq.read_table(pa.BufferReader(storage.read(storage.join(folder, file))), use_threads=False)
 
 
@@ -202,10 +202,9 @@ def _put(folder: str, stem: str, suffix: str, content: bytes) -> str:
 
 
 def _sizes(members: Sequence[SourceImage], before: int) -> Iterator[int]:
-    """How many images each unit of a part has: a function of the images and of their place in the plan alone.
+    """The sizes of a part's units: a function of the images and of their place in the plan alone.
 
-    A unit is of loose images, of members of one tar file that lie together within MAX_UNIT_BYTES, or of rows of one
-    row group.
+    A unit has loose images, or members of one tar file within MAX_UNIT_BYTES of it, or rows of one row group.
     """
     usual = min(MAX_UNIT, max(MIN_UNIT, -(-len(members) // UNITS_OF_A_PART)))
     if before >= SMALL_PLAN and all(image.n_bytes for image in members):
@@ -251,7 +250,7 @@ def table(members: Sequence[SourceImage], first_unit: int, sizes: Sequence[int],
 
 
 def _source_images(rows: pa.Table, carried: Sequence[str]) -> Iterator[SourceImage]:
-    """The way back from `table`."""
+    """The inverse of `table`."""
     for row in rows.to_pylist():
         cell = None if row["_column"] is None else (row["_column"], row["_group"], row["_row"], row["_file_bytes"])
         yield SourceImage(

@@ -1,41 +1,175 @@
-"""The published parts of an output as two data sets, `stats` and `masks`: nothing is read before somebody asks.
+"""An output as a program reads it: settings, class table, both tables, and its faces with mask, image and geometry.
 
-Statistics are published last, so the names of their parts say which parts of both tables are there.
+Whatever reads an output goes through `open_output`, except `verify`, which must also read what is damaged.  Opening
+lists both folders and reads one footer.  Statistics are published last, so the names of their parts say which parts of
+both tables are there.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from PIL import Image
 
 from segface_batch import storage
-from segface_batch.output.schema import SCHEMA_VERSION, masks_schema
+from segface_batch.catalog import FaceClass
+from segface_batch.images import masks
+from segface_batch.images.decode import DecodeError, decode
+from segface_batch.output import schema
 from segface_batch.storage import arrow
+
+#: Rows of `stats` that become Python objects together.
+BATCH_ROWS = 1024
+
+#: What a face needs of its row.
+_NEEDED = ("image_id", "uri", *schema.KEY, "width", "height", "transform")
 
 _FORMAT = ds.ParquetFileFormat()
 
 
 @dataclass(frozen=True)
-class Tables:
-    """`run` is run.json's content as the Parquet metadata repeats it: class table, checkpoint, versions."""
+class OutputFace:
+    """A face that has a mask: `row` is its row of `stats`.  Mask and image are read when they are asked for."""
 
+    row: dict[str, Any]
+    max_pixels: int
+    part: MasksPart
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What names the face in both tables: unit, seq, face."""
+        return tuple(self.row[name] for name in schema.KEY)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright image in pixels."""
+        return self.row["width"], self.row["height"]
+
+    @property
+    def transform(self) -> np.ndarray:
+        """(2, 3) float64: takes (x, y, 1) of the mask to the upright image, as `masks.paste` wants it."""
+        return np.reshape(self.row["transform"], (2, 3))
+
+    @property
+    def png(self) -> bytes:
+        """The mask as the output has it."""
+        return self.part.png(self.key)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(H, W) uint8 class ids."""
+        return masks.decode(self.png)
+
+    def image(self) -> Image.Image:
+        """Read the upright image again, RGB.
+
+        ValueError where it is no longer the one that was annotated, FileNotFoundError where it is gone, other OSError
+        where it cannot be read.
+        """
+        uri = self.row["uri"]
+        try:
+            image = decode(storage.read(uri), self.max_pixels)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"the image is no longer at '{uri}'; its mask is in the output still") from None
+        except DecodeError as error:
+            raise ValueError(f"'{uri}' changed since it was annotated: it is {error} now") from error
+        if image.size != self.size:
+            raise ValueError(
+                f"'{uri}' changed since it was annotated: {self.size[0]} x {self.size[1]} pixels then, "
+                f"{image.width} x {image.height} now"
+            )
+        return image
+
+
+@dataclass(frozen=True)
+class Output:
+    """`run` is run.json's content as the Parquet metadata repeats it; the position of a class in `classes` is its id.
+
+    `stats` and `masks` have the same parts in the same order.
+    """
+
+    run: dict[str, Any]
+    classes: tuple[FaceClass, ...]
     stats: ds.FileSystemDataset
     masks: ds.FileSystemDataset
-    run: dict[str, Any]
 
-    def masks_beside(self, stats_part: str) -> ds.FileSystemDataset:
-        """The one part of `masks` that holds the rows of a part of `stats`."""
-        at = self.stats.files.index(stats_part)
-        return _dataset(self.masks.files[at : at + 1], self.masks.schema, self.masks.filesystem)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the output was made with."""
+        return self.run["settings"]
+
+    def faces(
+        self,
+        where: ds.Expression | None = None,
+        columns: Sequence[str] | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[OutputFace]:
+        """Every face that has a mask and meets a condition on `stats`, in plan order.
+
+        `columns` are those of `stats` that are wanted in `row`, besides image_id, uri, key and geometry; None is all.
+        In memory are `batch_rows` of these rows, and a row group of masks for the faces of each part that the caller
+        keeps: a mask asked for in plan order is read once, with its row group.
+        """
+        if self.run["schema_version"] < schema.SCHEMA_VERSION:
+            raise ValueError(
+                "the output was made by an earlier segface-batch and does not say where its masks lie; use that"
+            )
+        has_mask = ds.field("status") == schema.OK
+        scanner = self.stats.scanner(
+            columns=None if columns is None else list(dict.fromkeys((*_NEEDED, *columns))),
+            filter=has_mask if where is None else has_mask & where,
+            batch_size=batch_rows,
+        )
+        beside = dict(zip(self.stats.files, self.masks.files, strict=True))
+        for stats_part, batches in itertools.groupby(scanner.scan_batches(), lambda tagged: tagged.fragment.path):
+            part = MasksPart(beside[stats_part], self.masks.filesystem)
+            for tagged in batches:
+                for row in tagged.record_batch.to_pylist():
+                    yield OutputFace(row, self.settings["max_pixels"], part)
 
 
-def open_tables(out: str) -> Tables:
+class MasksPart:
+    """A part of `masks`, opened when a mask is asked for; holds the row group that was asked for last."""
+
+    def __init__(self, file: str, filesystem: pafs.FileSystem) -> None:
+        self.file, self.filesystem = file, filesystem
+        self._group: tuple[int, pa.ChunkedArray] | None = None
+
+    @cached_property
+    def _parquet(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self.file, filesystem=self.filesystem, pre_buffer=True)
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, ...], tuple[int, int]]:
+        """By key, the row group of a mask and its row in it."""
+        found: dict[tuple[int, ...], tuple[int, int]] = {}
+        for group in range(self._parquet.num_row_groups):
+            keys = self._parquet.read_row_group(group, list(schema.KEY))
+            columns = (keys[name].to_pylist() for name in schema.KEY)
+            found |= {key: (group, row) for row, key in enumerate(zip(*columns, strict=True))}
+        return found
+
+    def png(self, key: tuple[int, ...]) -> bytes:
+        """Read the mask of a face."""
+        if key not in self._places:
+            raise ValueError(f"'{self.file}' lacks a row that stats has; 'segface-batch verify' says what is damaged")
+        group, row = self._places[key]
+        if self._group is None or self._group[0] != group:
+            self._group = group, self._parquet.read_row_group(group, ["mask"])["mask"]
+        return self._group[1][row]["bytes"].as_py()
+
+
+def open_output(out: str) -> Output:
     """The parts of `out` (a folder or fsspec URL) that are published now.
 
     FileNotFoundError where there is none yet or masks are missing, ValueError for an output of a newer version of
@@ -51,31 +185,39 @@ def open_tables(out: str) -> Tables:
         )
     if missing := sorted(set(parts) - set(_parts(f"{out}/masks"))):
         raise FileNotFoundError(f"'{out}/masks/{missing[0]}' is missing though stats has that part; copy both folders")
-    schema = pq.read_schema(f"{root}/stats/{parts[0]}", filesystem=filesystem)
-    return Tables(
-        _dataset([f"{root}/stats/{part}" for part in parts], schema, filesystem),
-        _dataset([f"{root}/masks/{part}" for part in parts], masks_schema(), filesystem),
-        _run(f"{out}/stats/{parts[0]}", schema),
+    stats_schema = pq.read_schema(f"{root}/stats/{parts[0]}", filesystem=filesystem)
+    run = _run(f"{out}/stats/{parts[0]}", stats_schema)
+    return Output(
+        run,
+        _classes(run),
+        _dataset([f"{root}/stats/{part}" for part in parts], stats_schema, filesystem),
+        _dataset([f"{root}/masks/{part}" for part in parts], schema.masks_schema(), filesystem),
     )
 
 
 def _parts(folder: str) -> list[str]:
     """Names of the Parquet files in a folder, sorted."""
-    return [name for name in storage.names(folder, ".parquet") if "/" not in name and not name.startswith("_")]
+    return [name for name in storage.list_names(folder, ".parquet") if "/" not in name and not name.startswith("_")]
 
 
-def _dataset(paths: list[str], schema: pa.Schema, filesystem: pafs.FileSystem) -> ds.FileSystemDataset:
-    return ds.FileSystemDataset.from_paths(paths, schema=schema, format=_FORMAT, filesystem=filesystem)
+def _dataset(paths: list[str], columns: pa.Schema, filesystem: pafs.FileSystem) -> ds.FileSystemDataset:
+    return ds.FileSystemDataset.from_paths(paths, schema=columns, format=_FORMAT, filesystem=filesystem)
 
 
-def _run(part: str, schema: pa.Schema) -> dict[str, Any]:
-    content = (schema.metadata or {}).get(b"segface_batch")
+def _run(part: str, stats_schema: pa.Schema) -> dict[str, Any]:
+    content = (stats_schema.metadata or {}).get(b"segface_batch")
     if content is None:
         raise ValueError(f"'{part}' was not written by segface-batch: its metadata lacks the key 'segface_batch'")
     run = json.loads(content)
-    if run["schema_version"] > SCHEMA_VERSION:
+    if run["schema_version"] > schema.SCHEMA_VERSION:
         raise ValueError(
             f"'{part}' has schema version {run['schema_version']}, and this segface-batch reads up to "
-            f"{SCHEMA_VERSION}; install a newer one, or read the Parquet files with any other tool"
+            f"{schema.SCHEMA_VERSION}; install a newer one, or read the Parquet files with any other tool"
         )
     return run
+
+
+def _classes(run: dict[str, Any]) -> tuple[FaceClass, ...]:
+    """The inverse of `schema.describe`."""
+    by_id = sorted(run["classes"], key=lambda entry: entry["id"])
+    return tuple(FaceClass(entry["name"], entry["meaning"], tuple(entry["color"])) for entry in by_id)

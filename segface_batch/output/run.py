@@ -4,7 +4,7 @@
     OUT/_segface/additions/0001.json   a plan of images that were new in the inputs
     OUT/_segface/retries/0001.json     images with errors to try again; 0001.done when they were
 
-All are created once and never changed.  The same command again resumes, one with other settings is refused.
+All are created once and never changed.  The same command resumes the run; one with other settings is refused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from segface_batch import storage
-from segface_batch.job import DETECTION, Job
-from segface_batch.output import plan as planning, schema
+from segface_batch.job import Job, recorded
+from segface_batch.output import plan as plans, schema
 from segface_batch.output.plan import Plan
 from segface_batch.storage.redact import redacted
 
@@ -29,7 +29,7 @@ PACKAGES = ("segface-batch", "torch", "timm", "openvino", "numpy", "pillow", "py
 
 @dataclass(frozen=True)
 class Retry:
-    """Images to try again: by index of the part, then unit, their seq."""
+    """Images to try again: by index of the part and number of the unit, their seqs."""
 
     name: str
     images: dict[int, dict[int, list[int]]]
@@ -48,7 +48,7 @@ def read(out: str) -> dict[str, Any] | None:
 
 
 def check(out: str, run: Mapping[str, Any], job: Job, weights_sha256: str | None) -> None:
-    """ValueError where a setting of the job differs from the run's, or the columns from today's."""
+    """ValueError where a setting of the job differs from the run's, or the columns from those of this version."""
     if run["schema_version"] != schema.SCHEMA_VERSION:
         raise ValueError(
             f"'{out}' was made by segface-batch {run['versions']['segface-batch']} with other columns; go on with that "
@@ -63,7 +63,7 @@ def check(out: str, run: Mapping[str, Any], job: Job, weights_sha256: str | None
 
 
 def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa.Schema) -> dict[str, Any]:
-    """Create run.json with the plan that counts, or give what another driver has created meanwhile."""
+    """Create run.json with the plan that counts and return it, or the one that another driver has created meanwhile."""
     checkpoint = job.model
     run = {
         "settings": _settings(job, weights_sha256),
@@ -80,38 +80,39 @@ def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa
     return other
 
 
-def plan(out: str, run: Mapping[str, Any]) -> Plan:
+def read_plan(out: str, run: Mapping[str, Any]) -> Plan:
     """All that is planned: the first images and those added since."""
     folder = storage.join(out, "_segface", "additions")
-    added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in storage.names(folder, ".json")]
-    return planning.read(plan_folder(out), [run["plan"], *added])
+    names = storage.list_names(folder, ".json")
+    added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in names]
+    return plans.read(plan_folder(out), [run["plan"], *added])
 
 
 def add(out: str, plan: str) -> None:
-    """Make a plan part of the run; of two drivers at once the first one's counts."""
+    """Add a plan to the run; of two drivers at once the first one's counts."""
     folder = storage.join(out, "_segface", "additions")
-    number = len(storage.names(folder, ".json")) + 1
+    number = len(storage.list_names(folder, ".json")) + 1
     storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps({"plan": plan}).encode())
 
 
-def unfinished_retry(out: str) -> Retry | None:
-    """The images with errors that somebody asked to try again and that nobody has finished."""
+def find_retry(out: str) -> Retry | None:
+    """The retry of images with errors that was asked for and is not finished, None where there is none."""
     folder = storage.join(out, "_segface", "retries")
-    done = {name.removesuffix(".done") for name in storage.names(folder, ".done")}
-    for name in storage.names(folder, ".json"):
+    done = {name.removesuffix(".done") for name in storage.list_names(folder, ".done")}
+    for name in storage.list_names(folder, ".json"):
         if (name := name.removesuffix(".json")) not in done:
             content = json.loads(storage.read(storage.join(folder, f"{name}.json")))
-            images = {int(r): {int(unit): seqs for unit, seqs in units.items()} for r, units in content.items()}
+            images = {int(part): {int(unit): seqs for unit, seqs in units.items()} for part, units in content.items()}
             return Retry(f"retry-{name}", images)
     return None
 
 
 def begin_retry(out: str, images: dict[int, dict[int, list[int]]]) -> None:
-    """Have images tried again; nothing where there are none."""
+    """Ask for images to be tried again; nothing is written where there are none."""
     if not images:
         return
     folder = storage.join(out, "_segface", "retries")
-    number = len(storage.names(folder, ".json")) + 1
+    number = len(storage.list_names(folder, ".json")) + 1
     storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps(images).encode())
 
 
@@ -121,23 +122,10 @@ def end_retry(out: str, retry: Retry) -> None:
 
 def _settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
-    return {
-        "inputs": [redacted(storage.absolute(place)) for place in job.inputs],
-        "columns": list(job.columns),
-        "image_column": job.image_column,
-        "checkpoint": job.model.name,
-        "network": job.network,
-        "weights_sha256": weights_sha256,
-        "faces": job.faces,
-        **{name: getattr(job, name) for name in DETECTION if job.faces == "detect"},
-        "mask_space": job.mask_space,
-        "engine": job.engine,
-        "precision": job.precision,
-        "compile": job.compile,
-        "max_pixels": job.max_pixels,
-        "decode": job.decode,
-        "part_rows": job.part_rows,
-    }
+    inputs = [redacted(storage.absolute(place)) for place in job.inputs]
+    settings = {"inputs": inputs, **recorded(job), "checkpoint": job.model.name, "weights_sha256": weights_sha256}
+    del settings["input"]  # as given: relative to some folder, or with a secret in it
+    return settings
 
 
 def _place(out: str) -> str:

@@ -1,8 +1,8 @@
 """The schema of the output: one row per face, and one per image without a face or with an error.
 
-The same rows make two Parquet data sets, `stats` and `masks`, joined by (unit, seq, face); while a run goes on both
-live in one staged table.  No column's type depends on the data.  Everything that a reader must know besides the
-columns (class table, checkpoint, versions) is JSON under the key `segface_batch` of the Parquet metadata.
+The rows are written as two Parquet data sets, `stats` and `masks`, joined by (unit, seq, face); staged tables have
+both side by side.  No column's type depends on the data.  What a reader must know besides the columns (class table,
+checkpoint, versions) is JSON under the key `segface_batch` of the Parquet metadata.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
 #: 8-bit grey PNG of class ids in the layout of Hugging Face's `Image` feature (which lets `bytes` be null).
 MASK = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
-KEY = ("image_id", "unit", "seq", "face")
+#: What names a row; the first two name its image.
+KEY = ("unit", "seq", "face")
+
+#: The columns that both tables have.
+SHARED = ("image_id", *KEY)
 
 _NOTHING = pa.schema([])
 
@@ -111,8 +115,8 @@ def stats_schema(dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
 
 
 def masks_schema() -> pa.Schema:
-    """The key columns and the mask; null where `stats` has no face."""
-    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS if name in KEY]
+    """The SHARED columns and the mask; null where `stats` has no face."""
+    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS if name in SHARED]
     return pa.schema([*fixed, pa.field("mask", MASK)])
 
 

@@ -1,4 +1,8 @@
-"""Is an output whole and sound?  Everything is recomputed from the plan and the files; nothing is changed."""
+"""Check that an output is complete and undamaged: everything is recomputed from the plan and the files.
+
+It reads the files itself rather than by `reader.open_output`, which refuses an output of which something is missing.
+Nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +18,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segface_batch import storage
-from segface_batch.output import parts, plan as planning, run as runs, schema
+from segface_batch.output import parts, plan as plans, run as runs, schema
 from segface_batch.output.plan import Plan, PlannedPart
 from segface_batch.storage import ranged
 
-#: What can be wrong, from the harmless on.
+#: What can be wrong, the harmless first.
 MISSING, ORPHANED, DOUBLED, DAMAGED = "missing", "orphaned", "doubled", "damaged"
 
-#: Files read at the same time; each may have some 100 MB.
+#: Files read at the same time; each may have 100 MB or more.
 THREADS = 4
 
-#: What one request reads where the key columns alone are wanted.
+#: Bytes of one request where only the key columns are read.
 _BLOCK = 2**18
 
-_KEYS = ["unit", "seq", "face"]
-_STATS_COLUMNS = ["image_id", *_KEYS, "n_faces", "status", "error"]
+_STATS_COLUMNS = [*schema.SHARED, "n_faces", "status", "error"]
 
 
 @dataclass
 class Report:
-    """What an output holds.  `findings` are lines by kind; an output is complete with every planned image in it once,
-    as ok, no_face or error, and no findings."""
+    """What an output holds: `findings` are lines by kind; without any the output is complete."""
 
     images: int
     parts: int
@@ -48,34 +50,35 @@ class Report:
 
 
 def verify(out: str, quick: bool = False) -> Report:
-    """Check an output: that every planned image has its rows in both tables exactly once, that the files are the ones
-    that were written (sha256; not when `quick`, which reads key columns only), and that nothing else lies among them.
+    """Check that every planned image has its rows in both tables exactly once, that records and manifest count these
+    rows, that the files are those that were written (sha256; not with `quick`, which reads key columns only), and that
+    nothing else lies among them.
 
-    FileNotFoundError for what is no output.
+    FileNotFoundError where there is no output.
     """
     out = storage.absolute(out)
     run = runs.read(out)
     if run is None:
         raise FileNotFoundError(f"'{out}' is no output: it has no _segface/run.json")
-    plan = runs.plan(out, run)
-    published = parts.published(out)
+    plan = runs.read_plan(out, run)
+    published = parts.list_published(out)
     with ThreadPoolExecutor(THREADS) as threads:
         found = [planned for planned in plan.parts if planned.name in published]
         checked = list(threads.map(lambda planned: list(_part_findings(out, planned, quick)), found))
     findings = [found for lines in checked for found in lines]
     findings += _unpublished(out, plan, published)
     findings += _strangers(out, plan, published)
-    part_records = [record for planned in found if (record := _record(out, planned)) is not None]
-    retry = runs.unfinished_retry(out)
+    records = [record for planned in found if (record := _read_record(out, planned)) is not None]
+    retry = runs.find_retry(out)
     if len(found) == len(plan.parts):
-        findings += _manifest_findings(out, plan, part_records, retry is not None)
+        findings += _manifest_findings(out, plan, records, retry is not None)
     if retry is not None:
         count = sum(len(seqs) for units in retry.images.values() for seqs in units.values())
         findings.append((MISSING, f"{count:,} images with errors are being tried again"))
     by_kind: dict[str, list[str]] = {}
     for kind, line in findings:
         by_kind.setdefault(kind, []).append(line)
-    status = dict(sorted(sum((Counter(record["status"]) for record in part_records), Counter[str]()).items()))
+    status = dict(sorted(sum((Counter(record["status"]) for record in records), Counter[str]()).items()))
     return Report(plan.images, len(plan.parts), len(found), status, by_kind)
 
 
@@ -84,16 +87,16 @@ Finding = tuple[str, str]
 
 def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Finding]:
     name = f"{planned.name}.parquet"
-    record = _record(out, planned)
+    record = _read_record(out, planned)
     if record is None:
         yield DAMAGED, f"_segface/parts/{planned.name}.json is missing or no record"
         return
     tables: dict[str, pa.Table] = {}
-    for data_set, columns in (("stats", _STATS_COLUMNS), ("masks", ["image_id", *_KEYS])):
+    for data_set, columns in (("stats", _STATS_COLUMNS), ("masks", [*schema.SHARED])):
         try:
             place = storage.join(out, data_set, name)
             if quick:
-                with ranged.opened(place, storage.size(place) or 0, _BLOCK) as file:
+                with ranged.open_ranged(place, storage.get_size(place) or 0, _BLOCK) as file:
                     tables[data_set] = pq.read_table(pa.PythonFile(file), columns=columns)
                 continue
             content = storage.read(place)
@@ -110,19 +113,19 @@ def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Find
     if not masks.equals(stats.select(masks.column_names)):
         yield DAMAGED, f"masks/{name} has other rows than stats/{name}"
     try:
-        expected = planning.read_part(runs.plan_folder(out), planned.file).select(["unit", "seq", "image_id"])
+        expected = plans.read_part(runs.plan_folder(out), planned.file).select(["unit", "seq", "image_id"])
     except (OSError, pa.ArrowException) as error:
         yield DAMAGED, f"_segface/plan/{planned.file} cannot be read: {str(error).splitlines()[0]}"
         return
     yield from _key_findings(planned, stats, expected)
-    counts = dict(sorted(Counter(stats["status"].to_pylist()).items()))
-    if counts != record["status"] or stats.num_rows != record["rows"]:
-        yield DAMAGED, f"_segface/parts/{planned.name}.json counts {record['status']}, the rows are {counts}"
+    for name, count in parts.counts(stats).items():
+        if record[name] != count:
+            yield DAMAGED, f"_segface/parts/{planned.name}.json says {name} {record[name]}, counted are {count}"
 
 
 def _key_findings(planned: PlannedPart, stats: pa.Table, expected: pa.Table) -> Iterator[Finding]:
     """Every planned image once, its faces numbered from 0, in the plan's order."""
-    unit, seq, face, n_faces = (stats[name].to_numpy().astype(np.int64) for name in (*_KEYS, "n_faces"))
+    unit, seq, face, n_faces = (stats[name].to_numpy().astype(np.int64) for name in (*schema.KEY, "n_faces"))
     found = unit << 32 | seq
     planned_keys = expected["unit"].to_numpy().astype(np.int64) << 32 | expected["seq"].to_numpy()
     names = dict(zip(planned_keys.tolist(), expected["image_id"].to_pylist(), strict=True))
@@ -140,8 +143,8 @@ def _key_findings(planned: PlannedPart, stats: pa.Table, expected: pa.Table) -> 
     ids = [names.get(key) for key in found.tolist()]
     if wrong := sum(given != known for given, known in zip(stats["image_id"].to_pylist(), ids, strict=True) if known):
         yield DAMAGED, f"{planned.name}: {wrong} rows have another image_id than the plan"
-    told = zip(stats["status"].to_pylist(), stats["error"].to_pylist(), strict=True)
-    if any((status == schema.ERROR) != (error is not None) for status, error in told):
+    outcomes = zip(stats["status"].to_pylist(), stats["error"].to_pylist(), strict=True)
+    if any((status == schema.ERROR) != (error is not None) for status, error in outcomes):
         yield DAMAGED, f"{planned.name}: rows with an error and another status, or the other way round"
 
 
@@ -160,25 +163,25 @@ def _unpublished(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]
 
 
 def _strangers(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
-    """What lies among the parts and belongs to no part, and what a crash has left."""
+    """Objects that belong to no part, and what a crash left."""
     known = {planned.name for planned in plan.parts}
     folders = (("stats", ".parquet", known), ("masks", ".parquet", known), ("_segface/parts", ".json", known))
     for folder, suffix, allowed in folders:
-        for entry in storage.listing(storage.join(out, *folder.split("/"))):
+        for entry in storage.list_objects(storage.join(out, *folder.split("/"))):
             name = storage.name_of(entry.place)
             if name.removesuffix(suffix) not in allowed or not name.endswith(suffix):
                 yield ORPHANED, f"{folder}/{name} belongs to no part of the plan; no run needs it"
     late = {planned.index: planned for planned in plan.parts if planned.name in published}
     staging = parts.Staging(out)
     for planned in late.values() if len(late) == len(plan.parts) else ():
-        if leftover := storage.names(staging.part(planned), ".arrow"):
+        if leftover := storage.list_names(staging.part(planned), ".arrow"):
             yield (
                 ORPHANED,
                 f"{staging.part(planned)} holds {len(leftover)} units of a finished part; no run needs them",
             )
 
 
-def _manifest_findings(out: str, plan: Plan, part_records: list[dict[str, Any]], retrying: bool) -> Iterable[Finding]:
+def _manifest_findings(out: str, plan: Plan, records: list[dict[str, Any]], retrying: bool) -> Iterable[Finding]:
     try:
         manifest = json.loads(storage.read(storage.join(out, "_segface", "manifest.json")))
     except FileNotFoundError:
@@ -187,33 +190,36 @@ def _manifest_findings(out: str, plan: Plan, part_records: list[dict[str, Any]],
     except ValueError:
         yield DAMAGED, "_segface/manifest.json is no JSON"
         return
-    if manifest != parts.summed(plan, part_records):
+    if manifest != parts.summed(plan, records):
         kind = MISSING if retrying or manifest["images"] < plan.images else DAMAGED
         yield kind, "_segface/manifest.json is not that of these parts"
 
 
-def _record(out: str, planned: PlannedPart) -> dict[str, Any] | None:
+def _read_record(out: str, planned: PlannedPart) -> dict[str, Any] | None:
     try:
-        return json.loads(storage.read(parts.record_place(out, planned)))
+        record = json.loads(storage.read(parts.record_place(out, planned)))
     except (FileNotFoundError, ValueError):
         return None
+    return (
+        record if {"part", "images", "rows", "images_by_status", "status", "errors", "files"} <= record.keys() else None
+    )
 
 
 def lines(report: Report, out: str, most: int = 10) -> list[str]:
-    """The report for a person: findings by kind, at most so many of each, and what to do."""
-    told = [f"{report.published:,} of {report.parts:,} parts are published"]
+    """The report for a person: findings by kind, at most `most` of each, and what to do."""
+    text = [f"{report.published:,} of {report.parts:,} parts are published"]
     if report.status:
-        told.append("rows: " + ", ".join(f"{count:,} {status}" for status, count in report.status.items()))
+        text.append("rows: " + ", ".join(f"{count:,} {status}" for status, count in report.status.items()))
     for kind, found in report.findings.items():
-        told += [f"{kind}: {line}" for line in found[:most]]
+        text += [f"{kind}: {line}" for line in found[:most]]
         if len(found) > most:
-            told.append(f"{kind}: and {len(found) - most:,} more")
+            text.append(f"{kind}: and {len(found) - most:,} more")
     if report.complete:
-        told.append(f"complete: each of {report.images:,} images is there exactly once")
+        text.append(f"complete: each of {report.images:,} images is there exactly once")
     elif set(report.findings) == {MISSING}:
-        told.append(f"not complete: the annotate command that made '{out}' goes on with it")
+        text.append(f"not complete: the annotate command that made '{out}' goes on with it")
     elif set(report.findings) <= {MISSING, ORPHANED}:
-        told.append("not as a run leaves it: remove what is orphaned, if nobody works on it")
+        text.append("not as a run leaves it: remove what is orphaned, if nobody works on it")
     else:
-        told.append("damaged: annotate into a new folder, or restore the named files from a copy")
-    return told
+        text.append("damaged: annotate into a new folder, or restore the named files from a copy")
+    return text

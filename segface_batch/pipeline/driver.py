@@ -60,17 +60,17 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
         runs.check(out, run, job, sha256)
         if job.new:
             plan_new_images(job, run, progress)
-    plan = runs.plan(out, run)
+    plan = runs.read_plan(out, run)
     driver = _Driver(job, sha256, plan, run, progress)
-    todo = parts.unfinished(out, plan)
-    if todo or job.retry_errors or runs.unfinished_retry(out):
-        with lease.held(out, job.takeover) as driver.lease, ExitStack() as stack:
+    todo = parts.find_unfinished(out, plan)
+    if todo or job.retry_errors or runs.find_retry(out):
+        with lease.hold(out, job.takeover) as driver.lease, ExitStack() as stack:
             if todo:
                 driver.start_ray(stack, sum(map(len, todo.values())))
                 driver.finish(todo)
-            if job.retry_errors and runs.unfinished_retry(out) is None:
-                runs.begin_retry(out, parts.error_images(out, plan.parts))
-            if (retry := runs.unfinished_retry(out)) is not None:
+            if job.retry_errors and runs.find_retry(out) is None:
+                runs.begin_retry(out, parts.find_error_images(out, plan.parts))
+            if (retry := runs.find_retry(out)) is not None:
                 driver.start_ray(stack, sum(map(len, retry.images.values())))
                 driver.retry(retry)
     return Summary.of(shown, parts.finish(out, plan), driver.parsed, driver.seconds)
@@ -117,6 +117,7 @@ class _Driver:
         works = [Work(planned, unit, staging.unit(planned, unit)) for planned, units in todo.items() for unit in units]
         self.left += sum(work.images for work in works)
         waiting = {planned: len(units) for planned, units in todo.items()}
+        self.progress.start(self.plan.images - self.left + self.parsed)
         for planned, count in waiting.items():
             if count == 0:
                 self._publish(planned)
@@ -139,6 +140,7 @@ class _Driver:
         ]
         todo = [work for work in works if work.target not in staged]
         self.left += sum(work.images for work in todo)
+        self.progress.start(self.plan.images - self.left + self.parsed)
         for _ in self._stage(todo, staging, again=True):
             pass
         for index, units in retry.images.items():
@@ -213,9 +215,9 @@ class _Driver:
         self.progress.images(done, self.plan.images, self.errors)
         if self.lease is not None:
             self.lease.check()
-            self.lease.tell(done, self.plan.images)
+            self.lease.report(done, self.plan.images)
         if self.events is not None:
-            self.events.unit(images, errors, seconds, done, self.plan.images)
+            self.events.add_unit(images, errors, seconds, done, self.plan.images)
         most = self.job.max_errors
         if most is not None and self.errors > most:
             raise RuntimeError(
@@ -246,7 +248,7 @@ class _Driver:
         ray.get(done)
         finished = sorted(self.publishing.pop(task) for task in done)
         if finished and self.events is not None:
-            self.events.tell("published", parts=finished)
+            self.events.add("published", parts=finished)
 
 
 def _write_part(write: Any, job: Job, planned: PlannedPart, run: Mapping[str, Any], *arguments: Any) -> None:

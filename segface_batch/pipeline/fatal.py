@@ -17,7 +17,7 @@ def fatal(what: str) -> Iterator[None]:
         yield
     except FatalError:
         raise
-    except storage.Unusable as error:  # says what to do
+    except storage.StorageUnavailable as error:  # says what to do
         raise FatalError(one_line(error)) from error
     except Exception as error:
         raise FatalError(f"{what}: {type(error).__name__}: {one_line(error)}") from error

@@ -133,7 +133,7 @@ def _place(image: SourceImage) -> str:
 
 
 def _refused(error: OSError) -> Answer:
-    if isinstance(error, storage.Unusable):
+    if isinstance(error, storage.StorageUnavailable):
         raise error
     return Answer(None, _word(error), one_line(error))
 

@@ -21,7 +21,7 @@ from segface_batch.progress import Progress
 def check_is_empty(out: str) -> None:
     """ValueError where an output on a store has other objects (Job checks folders)."""
     if storage.is_url(out):
-        for entry in itertools.islice(storage.listing(out), 1000):
+        for entry in itertools.islice(storage.list_objects(out), 1000):
             if not entry.place.startswith(storage.join(out, "_segface", "")):
                 raise ValueError(f"'{out}' holds other objects ({entry.place}); name a new prefix for the output")
 
@@ -51,7 +51,7 @@ def list_images(job: Job, skipped: Counter[str], progress: Progress) -> tuple[pa
 def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> None:
     """Plan the images that no plan of the run has yet, as parts after its own."""
     progress.phase("looking for new images")
-    plan, skipped, folder = runs.plan(job.output, run), Counter[str](), runs.plan_folder(job.output)
+    plan, skipped, folder = runs.read_plan(job.output, run), Counter[str](), runs.plan_folder(job.output)
     known = Known(plans.read_part(folder, planned.file) for planned in plan.parts)
     carried, images = _images(job, skipped)
     images = (image for image in images if image not in known)
@@ -71,7 +71,7 @@ def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> Non
 
 def _images(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[SourceImage]]:
     schema.check_carried(job.columns)
-    return sources.images(
+    return sources.list_images(
         job.inputs,
         skipped,
         placed_by=job.placed_by,

@@ -1,12 +1,12 @@
-"""Objects of a folder or an object store that become visible whole or not at all.
+"""Objects in a folder or an object store.  An object becomes visible whole or not at all.
 
-Places are absolute paths or URLs (`s3://bucket/prefix`, and whatever fsspec knows: `gs://`, `hf://`, `memory://`); a
-folder is a place too, and `join` names what is in it.  Nothing is ever streamed into place, because a stream publishes
-what it has when it fails.
+A place is an absolute path or a URL: `s3://bucket/prefix`, or any that fsspec knows (`gs://`, `hf://`, `memory://`).  A
+folder is a place too; `join` gives the places in it.  Nothing is ever streamed into place, because a stream that fails
+publishes what it has so far.
 
-Everywhere, in one line that names the place: FileNotFoundError; PermissionError for one object; `Unusable` where no
-object of the place can be had; IsADirectoryError; OSError with ENODEV for what is not a regular file, EFBIG for what
-is larger than allowed, ESTALE for what changes, EIO after `retry.SECONDS` of trying.
+All functions raise the same errors, in one line that names the place: FileNotFoundError; PermissionError for one
+object; `StorageUnavailable` for the whole storage; IsADirectoryError; OSError with ENODEV for what is not a regular
+file, EFBIG for what is larger than allowed, ESTALE for what has changed, EIO after `retry.SECONDS` of trying.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from segface_batch.storage import failpoint, options as _options
+from segface_batch.storage.errors import StorageUnavailable
 from segface_batch.storage.local import Local, path_of
 from segface_batch.storage.retry import Deadline
-from segface_batch.storage.store import Entry, Store, Unusable
+from segface_batch.storage.store import Entry, Store
 
 __all__ = [
-    "Deadline", "Entry", "Unusable", "absolute", "configure", "is_url", "join", "listing", "local_path", "name_of",
-    "names", "put", "read", "remove", "replace", "size",
+    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "get_size", "is_url", "join", "list_names",
+    "list_objects", "local_path", "name_of", "put", "read", "remove", "replace",
 ]  # fmt: skip
 
 
@@ -33,21 +34,21 @@ def is_url(place: str) -> bool:
 
 
 def configure(options: str | None, s3_client: str = "s3fs") -> None:
-    """Make storage options (a JSON file or JSON) and the client for s3:// those of this process; cheap if they are.
+    """Set the storage options (JSON or a JSON file) and the client for s3:// of this process.
 
-    ValueError or FileNotFoundError, in one line.
+    Cheap where nothing changes.  ValueError or FileNotFoundError, in one line.
     """
     if _options.configure(options, s3_client):
         _remote.cache_clear()
 
 
 def local_path(place: str) -> str | None:
-    """The path of a local place, None for any other."""
+    """The path of a local place; None for a remote one."""
     return path_of(place) if place.startswith("file://") or not is_url(place) else None
 
 
 def absolute(place: str) -> str:
-    """A URL as it is, without a slash at the end; a path, of a file:// URL too, from the root on."""
+    """A URL without its trailing slash; a path, or that of a file:// URL, made absolute."""
     if not is_url(place) or place.startswith("file://"):
         return os.path.abspath(path_of(place))
     if not place.partition("://")[2].strip("/"):
@@ -60,17 +61,17 @@ def join(place: str, *names: str) -> str:
 
 
 def name_of(place: str) -> str:
-    """The last word of a place."""
+    """The last component of a place."""
     return place.rstrip("/").rpartition("/")[2]
 
 
 def read(
     place: str, max_bytes: int = sys.maxsize, span: tuple[int, int] | None = None, deadline: Deadline | None = None
 ) -> bytes:
-    """The whole of an object, or its bytes from the first number of `span` up to the second (exclusive); one GET.
+    """The bytes of an object: all, or those of `span` (start, end), the end excluded.  One GET.
 
-    Reads that share a deadline fail together: against a dead store they take the time of one.  OSError with ESTALE for
-    a file that changes while it is read, and for an object that ends within the span.
+    Reads that share a deadline fail together, so that many of them wait for a dead store no longer than one.
+    OSError with ESTALE for a file that changes while it is read, and for an object that ends before the span does.
     """
     length = None if span is None else span[1] - span[0]
     if length == 0:
@@ -79,21 +80,21 @@ def read(
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
     data = _store(place).read(place, max_bytes, span, deadline)
     if length is not None and len(data) != length:
-        raise OSError(errno.ESTALE, f"has {len(data)} of the {length} bytes: changed since they were found", place)
+        raise OSError(errno.ESTALE, f"has {len(data)} of the {length} bytes: changed since it was listed", place)
     if len(data) > max_bytes:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), place)
     return data
 
 
-def size(place: str) -> int | None:
-    """Bytes of an object, None for a folder."""
-    return _store(place).size(place)
+def get_size(place: str) -> int | None:
+    """The size of an object in bytes; None for a folder."""
+    return _store(place).get_size(place)
 
 
 def put(place: str, data: bytes) -> bool:
-    """Write an object whole.  False, and the object stays as it is, if one of that name exists.
+    """Create an object.  False, and nothing changes, where the name is taken.
 
-    An answer lost on the way may make one's own object "exist": who needs to know compares what is there.
+    A retry after a lost answer finds its own object and says False too; compare the content to tell which it was.
     """
     failpoint.reached("before", place)
     written = _store(place).put(place, data, overwrite=False)
@@ -102,33 +103,33 @@ def put(place: str, data: bytes) -> bool:
 
 
 def replace(place: str, data: bytes) -> None:
-    """Write an object whole in place of the one of that name, which readers see until then."""
+    """Write an object over the one of that name, which readers see until the new one is complete."""
     failpoint.reached("before", place)
     _store(place).put(place, data, overwrite=True)
     failpoint.reached("after", place)
 
 
 def remove(places: Iterable[str]) -> None:
-    """Remove objects of one bucket, or local folders with all that is in them; absent ones are no error."""
+    """Remove objects of one bucket, or local files and whole folders.  Absent ones are no error."""
     for place in (places := list(places)):
         failpoint.reached("removing", place)
     if places:
         _store(places[0]).remove(places)
 
 
-def names(folder: str, suffix: str) -> list[str]:
-    """Names below a folder (with slashes where they lie deeper) that end so, sorted; none where there is no folder.
+def list_names(folder: str, suffix: str) -> list[str]:
+    """The sorted names of all objects below a folder that end in `suffix`, relative to it; empty for an absent folder.
 
-    Unfinished and hidden files, whose names start with a dot, are not among them.
+    Leaves out unfinished and hidden files, whose names start with a dot.
     """
     start = len(folder.rstrip("/")) + 1
-    found = (entry.place[start:] for entry in listing(folder))
+    found = (entry.place[start:] for entry in list_objects(folder))
     return sorted(name for name in found if name.endswith(suffix) and not name.rpartition("/")[2].startswith("."))
 
 
-def listing(folder: str) -> Iterator[Entry]:
-    """Every object below a folder, as it is listed and in a stable order; nothing where there is no folder."""
-    return _store(folder).listing(folder)
+def list_objects(folder: str) -> Iterator[Entry]:
+    """Every object below a folder, streamed in a stable order; nothing for an absent folder."""
+    return _store(folder).list_objects(folder)
 
 
 _LOCAL = Local()
@@ -139,8 +140,19 @@ def _store(place: str) -> Store:
     return _LOCAL if scheme in ("", "file") else _remote(scheme)
 
 
-@cache  # what is costly in a store is made at its first use, by one thread
+@cache  # cheap: a store connects at its first request
 def _remote(scheme: str) -> Store:
+    """The store of a URL scheme under this process's options; StorageUnavailable where its package is missing."""
     from segface_batch.storage import remote
 
-    return remote.store(scheme)
+    if scheme not in ("s3", "s3a"):
+        return remote.Fsspec(scheme)
+    given = _options.given("s3")
+    if _options.s3_client() == "s3fs":
+        return remote.S3fs(given)
+    try:
+        from segface_batch.storage.obstore_client import Obstore
+    except ImportError as error:
+        hint = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
+        raise StorageUnavailable(errno.ENOSYS, f"{error}: {hint}", f"{scheme}://") from error
+    return Obstore(given)

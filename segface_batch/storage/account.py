@@ -1,7 +1,7 @@
-"""Endpoint, region and credentials of s3:// URLs, for clients that do not ask botocore themselves.
+"""Endpoint, region and credentials for s3:// URLs, for the clients that do not use botocore: obstore and Arrow.
 
-They come from the storage options, then from AWS's environment, profiles and roles, as botocore finds them, so that
-s3fs, obstore and Arrow are always the same user.
+They come from the storage options, then from AWS's environment, profiles and roles by way of botocore, so that s3fs,
+obstore and Arrow always act as the same user.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 from botocore.session import Session
 
-from segface_batch.storage.store import Unusable
+from segface_batch.storage.errors import StorageUnavailable
 
-#: Seconds, unless `config_kwargs` of the options say otherwise.  `read_timeout` is the longest silence.
+#: Seconds, unless `config_kwargs` of the options say otherwise.  A read times out when no byte comes for so long.
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0
 
-#: Options of s3fs that `Account` translates or that only tune s3fs.  The others change what a request asks for.
+#: Options of s3fs that `Account` translates, and those that only tune s3fs.  All others change the requests.
 _TRANSLATED = {"anon", "client_kwargs", "config_kwargs", "endpoint_url", "key", "profile", "secret", "token"}
 _TUNING = {
     "cache_regions", "default_block_size", "default_cache_type", "default_fill_cache", "fixed_upload_size",
@@ -36,7 +36,7 @@ class Keys(NamedTuple):
 
 
 class Account:
-    """`given` are the options for s3fs.  botocore's ProfileNotFound, and NoCredentialsError of `keys`."""
+    """What the `given` options for s3fs say.  botocore's ProfileNotFound, and NoCredentialsError from `keys`."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
@@ -53,25 +53,26 @@ class Account:
             or profile.get("endpoint_url")
         )
         if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
-            raise Unusable(errno.EINVAL, f"invalid endpoint '{self.endpoint}': give http://... or https://...", "s3://")
+            message = f"invalid endpoint '{self.endpoint}': give http://... or https://..."
+            raise StorageUnavailable(errno.EINVAL, message, "s3://")
         self.region: str | None = (
             self._client.get("region_name")
             or os.environ.get("AWS_REGION")  # which botocore does not read
             or self._session.get_config_variable("region")
         )
-        # As botocore does: the bucket is part of the host's name on AWS only.
+        # Like botocore: only on AWS is the bucket part of the host name.
         style = (self._config.get("s3") or {}).get("addressing_style", "auto")
         self.virtual_host = style == "virtual" or (style == "auto" and self.endpoint is None)
         self.connect_timeout = float(self._config.get("connect_timeout", CONNECT_TIMEOUT))
         self.read_timeout = float(self._config.get("read_timeout", READ_TIMEOUT))
 
     def refuse_others(self, client: str, hint: str) -> None:
-        """Unusable where the options say what a client other than s3fs cannot be told."""
+        """StorageUnavailable for options that only s3fs has; `client` names the other client."""
         if other := sorted({*self._given} - _TRANSLATED - _TUNING) or sorted({*self._client} - _CLIENT):
-            raise Unusable(errno.ENOSYS, f"{client} has no storage option '{other[0]}': {hint}", "s3://")
+            raise StorageUnavailable(errno.ENOSYS, f"{client} has no storage option '{other[0]}': {hint}", "s3://")
 
     def keys(self) -> Keys | None:
-        """The keys that hold now (those of a role expire); None for anonymous requests."""
+        """The keys that are valid now (those of a role expire); None for anonymous requests."""
         if self.anonymous:
             return None
         if self._credentials is None:

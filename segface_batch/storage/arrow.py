@@ -1,6 +1,6 @@
-"""Arrow's file system for a place: it needs no Python while Arrow or DuckDB scans.
+"""Arrow's own file system for a place, so that no Python runs while Arrow or DuckDB scans.
 
-A scan through Python's file systems can wait for ever when it fails.
+A scan through Python file systems can hang forever when it fails.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import pyarrow.fs as pafs
 
 from segface_batch.storage import is_url, options, retry
 from segface_batch.storage.account import Account
-from segface_batch.storage.store import Unusable
+from segface_batch.storage.errors import StorageUnavailable
 
-#: Arrow repeats at most so often, some seconds altogether.
+#: Attempts of Arrow's own retries: some seconds altogether.
 _ATTEMPTS = 5
 
 
 def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
-    """The file system, and what the place is called in it."""
+    """The file system, and the path of the place in it."""
     scheme, _, path = place.partition("://")
     if not is_url(place):
         return pafs.LocalFileSystem(), place
@@ -29,7 +29,7 @@ def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
     try:
         files = fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
-        raise Unusable(errno.ENOSYS, f"{scheme}:// URLs: {error}", place) from None
+        raise StorageUnavailable(errno.ENOSYS, f"{scheme}:// URLs: {error}", place) from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(files)), str(files._strip_protocol(place))
 
 

@@ -1,4 +1,4 @@
-"""Files: written under a temporary name in their folder, made durable, and linked to their final name."""
+"""Local files: written under a temporary name in the same folder, made durable, then linked to the final name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from urllib.parse import unquote_to_bytes
 from segface_batch.storage import failpoint
 from segface_batch.storage.store import Entry
 
-#: What file systems without hard links answer to `link`.
+#: How file systems without hard links refuse `link`.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Local:
-    """The files of this machine, mounted ones too; places are paths, or file:// URLs where they are read."""
+    """The files that this machine sees, mounted ones too.  Places are paths or file:// URLs."""
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: object = None) -> bytes:
-        # Without O_NONBLOCK opening a FIFO that nobody writes to would wait for ever.
+        # Without O_NONBLOCK, opening a FIFO without a writer would block forever.
         with open(path_of(place), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
@@ -37,7 +37,7 @@ class Local:
             raise OSError(errno.ESTALE, "changed while it was read", place)
         return data
 
-    def size(self, place: str) -> int | None:
+    def get_size(self, place: str) -> int | None:
         found = os.stat(path_of(place))
         if stat.S_ISDIR(found.st_mode):
             return None
@@ -62,7 +62,7 @@ class Local:
                 _create(temporary, path)
         except FileExistsError:
             return False
-        except OSError as error:  # a full disk names no file
+        except OSError as error:  # of a full disk: it names no file
             raise OSError(error.errno, error.strerror, place) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -75,11 +75,11 @@ class Local:
             try:
                 shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
             except FileNotFoundError:
-                if os.path.lexists(path):  # somebody else removes the same folder
+                if os.path.lexists(path):  # another process removes the same folder
                     self.remove([path])
 
-    def listing(self, folder: str) -> Iterator[Entry]:
-        """A folder after the other, each sorted by name; paths for a file:// URL too."""
+    def list_objects(self, folder: str) -> Iterator[Entry]:
+        """Depth first, each folder sorted by name.  Places are paths, for a file:// URL too."""
         try:
             with os.scandir(path_of(folder)) as children:
                 entries = sorted(children, key=lambda entry: entry.name)
@@ -87,33 +87,33 @@ class Local:
             return
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from self.listing(entry.path)
+                yield from self.list_objects(entry.path)
             else:
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                with contextlib.suppress(FileNotFoundError):  # just removed
                     yield Entry(entry.path, entry.stat(follow_symlinks=False).st_size)
 
 
 def path_of(place: str) -> str:
-    """The path of a place; a file:// URL keeps every byte of names that are no UTF-8."""
+    """The path of a local place.  A file:// URL may encode names that are not UTF-8."""
     return os.fsdecode(unquote_to_bytes(place.removeprefix("file://"))) if place.startswith("file://") else place
 
 
 def _create(temporary: str, place: str) -> None:
-    """FileExistsError where a rename would overwrite."""
+    """Give a temporary file its final name; FileExistsError where that is taken."""
     try:
         os.link(temporary, place)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # Two writers who get here at the same time have the same content.
+        # A race here does no harm: both writers have the same content.
         if os.path.exists(place):
             raise FileExistsError(place) from None
         os.replace(temporary, place)
 
 
 def _make_durable(folder: str) -> None:
-    opened = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A place as a seekable file that is read in pieces: headers of a tar file, columns of a Parquet file, lines."""
+"""An object as a seekable file that is read in pieces: tar headers, Parquet columns, lines of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segface_batch import storage
 
 
 class Ranged(io.RawIOBase):
-    """One request for each read, and none beyond the end; OSError as of storage.read."""
+    """One request per read, none beyond the end.  OSError as by storage.read."""
 
     def __init__(self, place: str, n_bytes: int) -> None:
         self.place = place
@@ -45,7 +45,7 @@ class Ranged(io.RawIOBase):
         return len(data)
 
 
-def opened(place: str, n_bytes: int, block: int) -> io.BufferedReader:
-    """The place as a file that is read `block` bytes at a time."""
+def open_ranged(place: str, n_bytes: int, block: int) -> io.BufferedReader:
+    """An object of `n_bytes` as a file that is read `block` bytes at a time."""
     path = storage.local_path(place)
     return io.BufferedReader(Ranged(place, n_bytes) if path is None else io.FileIO(path), block)

@@ -1,25 +1,25 @@
-"""URLs without the secrets that some carry, for whatever people read: the output's columns and messages."""
+"""URLs without the secrets in them, for the output's columns and for messages."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import unquote
 
-#: Schemes whose `name@host` names a container (Azure).
+#: Azure's schemes, in which `name@host` names a container and no user.
 _CONTAINERS = ("abfs", "abfss", "wasb", "wasbs")
 
 _PARAMETER = re.compile(r"(?<=[?&;])([^=&;#]+)=[^&;#]*")
-#: Names of query parameters whose values sign a request or allow one; with a signature also what it covers changes from
-#: listing to listing, and would make the same image look new.
+#: Query parameters that authorize a request, and those that its signature covers: they change with every listing, and
+#: the same image would look new.
 _SECRET = re.compile(
     r"x-(amz|goog|ms)-.*|.*(signature|token|secret|passw|credential).*|sig|auth.*|.*key(id)?|key-pair-id|policy|code|expires|s[et]"
 )
 
 
 def redacted(url: str) -> str:
-    """The URL without user and password, `REDACTED` in place of what signs it; a path as it is."""
+    """The URL without user and password, and with `REDACTED` for what authorizes it; a path unchanged."""
     scheme, separator, rest = url.partition("://")
-    if not separator or ("@" not in url and "=" not in url):  # millions of them
+    if not separator or ("@" not in url and "=" not in url):  # fast, for millions of URLs
         return url
     end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
     host = rest[:end]
@@ -29,7 +29,7 @@ def redacted(url: str) -> str:
 
 
 def redacted_text(text: str) -> str:
-    """A message with all URLs in it redacted."""
+    """The message with all its URLs redacted."""
     return re.sub(r"[a-z][a-z0-9+.:]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
 
 

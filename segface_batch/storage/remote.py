@@ -1,4 +1,4 @@
-"""Objects behind URLs, through fsspec and s3fs."""
+"""Remote objects: s3:// through s3fs, any other URL through fsspec."""
 
 from __future__ import annotations
 
@@ -7,60 +7,45 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import fsspec
 from fsspec.asyn import sync
 
-from segface_batch.storage import account, options, retry
-from segface_batch.storage.store import Entry, Store, Unusable
+from segface_batch.storage import account, retry
+from segface_batch.storage.errors import StorageUnavailable
+from segface_batch.storage.store import Entry
 
-#: Requests of one process at the same time: the threads of `inputs.fetch`, and some to spare.
+#: Simultaneous requests of one process: the threads of `pipeline.fetch`, and some to spare.
 CONNECTIONS = 32
 
-#: Keys in one request that deletes, at most (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
+#: The most keys in one DeleteObjects request (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
 _DELETED_AT_ONCE = 1000
 
 
-def store(scheme: str) -> Store:
-    """The store of a URL scheme as this process is configured; Unusable without the package for it."""
-    if scheme in ("s3", "s3a"):
-        return _s3(scheme)
-    try:
-        return Fsspec(fsspec.filesystem(scheme))
-    except (ImportError, ValueError) as error:
-        raise Unusable(errno.ENOSYS, f"{scheme}:// URLs: {error}", f"{scheme}://") from error
-
-
-def _s3(scheme: str) -> Store:
-    given = options.given("s3")
-    if options.s3_client() == "s3fs":
-        return S3(given)
-    try:
-        from segface_batch.storage.fast import Obstore
-    except ImportError as error:
-        hint = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
-        raise Unusable(errno.ENOSYS, f"{error}: {hint}", f"{scheme}://") from error
-    return Obstore(given)
-
-
 class Fsspec:
-    """Any file system of fsspec.  Of two writers who create an object at the same moment both may win."""
+    """The file system that fsspec has for a scheme.  Two writers who create an object at the same moment may both win.
 
-    def __init__(self, filesystem: fsspec.AbstractFileSystem) -> None:
-        self.filesystem = filesystem
+    StorageUnavailable where fsspec has none, or lacks its package.
+    """
+
+    def __init__(self, scheme: str) -> None:
+        try:
+            self.filesystem: fsspec.AbstractFileSystem = fsspec.filesystem(scheme)
+        except (ImportError, ValueError) as error:
+            raise StorageUnavailable(errno.ENOSYS, f"{scheme}:// URLs: {error}", f"{scheme}://") from error
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         start, end = span or (None, None)
         data: Any = retry.patiently(lambda: self.filesystem.cat_file(place, start=start, end=end), place, deadline)
         return data
 
-    def size(self, place: str) -> int | None:
+    def get_size(self, place: str) -> int | None:
         info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
         if info["type"] == "directory":
             return None
-        # Some HTTP servers do not tell the size of what they make on demand.
+        # Some HTTP servers give no size for what they generate.
         return len(self.read(place, sys.maxsize, None, None)) if info.get("size") is None else int(info["size"])
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
@@ -80,28 +65,31 @@ class Fsspec:
             except FileNotFoundError:
                 continue
 
-    def listing(self, folder: str) -> Iterator[Entry]:
-        """A folder after the other, each sorted by name; holds the folders on the way down."""
+    def list_objects(self, folder: str) -> Iterator[Entry]:
+        """Depth first, each folder sorted by name.  Holds the entries of a folder and of those above it in memory."""
         root = str(self.filesystem._strip_protocol(folder)).rstrip("/")
-        yield from self._below(folder.rstrip("/"), root, root)
+        yield from self._list_below(folder.rstrip("/"), root, root)
 
-    def _below(self, place: str, root: str, folder: str) -> Iterator[Entry]:
+    def _list_below(self, place: str, root: str, folder: str) -> Iterator[Entry]:
         try:
             infos = retry.patiently(lambda: self.filesystem.ls(folder, detail=True), place)
         except FileNotFoundError:
             return
         for info in sorted(infos, key=lambda info: info["name"]):
             name = info["name"].rstrip("/")
-            if name == folder:  # some list what they list
+            if name == folder:  # some file systems list the folder in itself
                 continue
             if info["type"] == "directory":
-                yield from self._below(place, root, name)
+                yield from self._list_below(place, root, name)
             else:
                 yield Entry(place + info["name"].removeprefix(root), int(info["size"] or 0))
 
 
-class S3:
-    """s3:// through s3fs: one GET for an object, one PUT that creates or fails, pages of a listing as they come."""
+class S3fs:
+    """s3:// through s3fs: one GET reads an object, one conditional PUT creates it, and listings stream by page.
+
+    `given` are the storage options for s3.
+    """
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
@@ -110,13 +98,13 @@ class S3:
 
     @property
     def filesystem(self) -> Any:
-        """s3fs's, connected at the first use, by one thread."""
+        """The file system of s3fs, which the first thread that needs it connects."""
         with self._lock:
             if self._connected is None:
                 try:
                     self._connected = self._connect()
-                except (TypeError, ValueError) as error:  # of options
-                    raise Unusable(errno.EINVAL, f"--storage-options: {error}", "s3://") from error
+                except (TypeError, ValueError) as error:  # wrong options
+                    raise StorageUnavailable(errno.EINVAL, f"--storage-options: {error}", "s3://") from error
             return self._connected
 
     def _connect(self) -> Any:
@@ -125,7 +113,7 @@ class S3:
             "connect_timeout": account.CONNECT_TIMEOUT,
             "read_timeout": account.READ_TIMEOUT,
             **(self._given.get("config_kwargs") or {}),
-            "retries": {"total_max_attempts": 1},  # `retry` repeats
+            "retries": {"total_max_attempts": 1},  # retry.py does that
         }
         client = dict(self._given.get("client_kwargs") or {})
         if region := os.environ.get("AWS_REGION"):  # which botocore does not read
@@ -138,7 +126,7 @@ class S3:
         filesystem.connect()
         return filesystem
 
-    def size(self, place: str) -> int | None:
+    def get_size(self, place: str) -> int | None:
         info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
         return None if info["type"] == "directory" else int(info["size"])
 
@@ -147,7 +135,7 @@ class S3:
         part = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span is not None else {}
 
         async def get() -> bytes:
-            # s3fs's own `cat_file` asks HEAD first (fsspec/s3fs#1007) and reads an object however large it is.
+            # `cat_file` of s3fs sends a HEAD first (fsspec/s3fs#1007) and reads an object of any size.
             answer = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **part)
             try:
                 if (answer.get("ContentLength") or 0) > max_bytes:
@@ -162,7 +150,7 @@ class S3:
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         bucket, key = split(place)
         request = {"Bucket": bucket, "Key": key, "Body": data} | ({} if overwrite else {"IfNoneMatch": "*"})
-        return retry.patiently(lambda: created(lambda: self.filesystem.call_s3("put_object", **request)), place)
+        return retry.patiently(lambda: create(lambda: self.filesystem.call_s3("put_object", **request)), place)
 
     def remove(self, places: Iterable[str]) -> None:
         left = iter(places)
@@ -180,15 +168,15 @@ class S3:
 
         retry.patiently(delete, root + keys[0])
 
-    def listing(self, folder: str) -> Iterator[Entry]:
-        """In the order of the keys' bytes, a page of 1000 at a time."""
+    def list_objects(self, folder: str) -> Iterator[Entry]:
+        """Sorted by the bytes of the keys, one request per 1000."""
         bucket, prefix = split(folder.rstrip("/"))
         root = f"{folder.partition('://')[0]}://{bucket}"
         request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else ""}
         while True:
             page = retry.patiently(lambda: self.filesystem.call_s3("list_objects_v2", **request), folder)
             for found in page.get("Contents", ()):
-                if not found["Key"].endswith("/"):  # a folder as some tools mark it
+                if not found["Key"].endswith("/"):  # a folder marker of some tools
                     yield Entry(f"{root}/{found['Key']}", found["Size"])
             if not page.get("IsTruncated"):
                 return
@@ -201,12 +189,12 @@ def split(place: str) -> tuple[str, str]:
     return bucket, key
 
 
-def created(request: Any) -> bool:
-    """False where a PUT that may only create finds an object."""
+def create(put: Callable[[], object]) -> bool:
+    """Send a PUT; False where it was to create an object and one exists."""
     try:
-        request()
+        put()
     except Exception as error:
-        if retry.status_and_word(error)[0] == 412:
+        if retry.status_and_code(error)[0] == 412:
             return False
         raise
     return True

@@ -1,6 +1,6 @@
-"""One layer of retries with one deadline, in place of the clients' own, which multiply (15 to 25 requests).
+"""One layer of retries with one deadline.  The clients' own retries, which multiply (15 to 25 requests), are off.
 
-What the store answers for good is never asked again.
+A final answer, such as 403 or 404, is never asked for again.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from segface_batch.storage.store import Unusable
+from segface_batch.storage.errors import StorageUnavailable
 
 T = TypeVar("T")
 
-#: How long a request is repeated after its first failure; a store that restarts or asks to slow down is back sooner.
+#: How long a request is repeated after its first failure.  A store that restarts or throttles recovers sooner.
 SECONDS = 30.0
 
-#: The first pause and the longest one.
+#: The first and the longest pause between attempts, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
-#: S3's words for a request that no other request of these credentials will help, and what will (docs.aws.amazon.com/
-#: AmazonS3/latest/API/ErrorResponses.html).
+#: S3's error codes that condemn every request, with a hint for each (docs.aws.amazon.com/AmazonS3/latest/API/
+#: ErrorResponses.html).
 _CREDENTIALS = "check the credentials (AWS_ACCESS_KEY_ID and its secret, AWS_PROFILE, the role, --storage-options)"
 _RENEW = "the credentials have expired: renew them"
 _BUCKET = "no such bucket: check the URL and the endpoint"
@@ -38,17 +38,18 @@ _HINTS = {
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
 }
 
-#: botocore's errors before anything is sent.
+#: botocore's errors that occur before it sends anything.
 _UNSENT = frozenset((
     "NoCredentialsError", "ParamValidationError", "PartialCredentialsError", "ProfileNotFound", "SSOTokenLoadError",
     "TokenRetrievalError", "UnauthorizedSSOTokenError",
 ))  # fmt: skip
 
-#: Refusals (HTTP 4xx) that pass: a timeout, a race with another writer, a throttle, a body that was damaged on its way.
-_PASSING = (408, 409, 425, 429)
-_PASSING_WORDS = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "XAmzContentSHA256Mismatch")
+#: HTTP 4xx statuses and S3 error codes worth a retry: timeouts, races with another writer, throttling, bodies damaged
+#: on the way.
+_RETRIED_STATUS = (408, 409, 425, 429)
+_RETRIED_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "XAmzContentSHA256Mismatch")
 
-#: Errors without an answer that come again: of the place, and of the program.
+#: Errors without an HTTP answer that a retry cannot help: those of the place, and mistakes of the program.
 _FINAL = {
     FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST,
     IsADirectoryError: errno.EISDIR, NotADirectoryError: errno.ENOTDIR,
@@ -58,31 +59,32 @@ _MISTAKES = (
     AssertionError, AttributeError, ImportError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError,
 )  # fmt: skip
 
-#: What obstore tells of an answer.
-_TOLD = re.compile(r"Server returned non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
+#: How obstore's messages quote an HTTP answer: status and S3 error code.
+_OBSTORE_ANSWER = re.compile(r"Server returned non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
 
 
 class Deadline:
-    """Requests that belong together fail for `seconds` altogether: since the first failure after the last success."""
+    """A time limit that requests share: `seconds` (default SECONDS) from the first failure after the last success."""
 
     def __init__(self, seconds: float | None = None) -> None:
         self.seconds = SECONDS if seconds is None else seconds
         self._ends: float | None = None
 
-    def met(self) -> None:
+    def reset(self) -> None:
+        """Note a success."""
         self._ends = None
 
-    def is_over(self, pause: float) -> bool:
-        """Whether nothing is left after another pause; a failure says so."""
+    def is_over_after(self, pause: float) -> bool:
+        """Note a failure; True if no time is left after another `pause` seconds."""
         now = time.monotonic()
         self._ends = ends = self._ends or now + self.seconds
         return now + pause > ends
 
 
 def patiently(request: Callable[[], T], place: str, shared: Deadline | None = None) -> T:
-    """The request's answer, repeated for SECONDS, or until a shared deadline; the package's errors for what it raises.
+    """The answer of a request, which is repeated for SECONDS or until a shared deadline.
 
-    A shared deadline that is over leaves a request one attempt.
+    Raises the errors that the package documents.  After a shared deadline every request still has one attempt.
     """
     deadlines = [Deadline(), shared] if shared else [Deadline()]
     pause = _FIRST_PAUSE
@@ -90,55 +92,56 @@ def patiently(request: Callable[[], T], place: str, shared: Deadline | None = No
         try:
             answer = request()
         except Exception as error:  # every client has errors of its own
-            known = _known(error, place)
-            if known is error:
+            final = _final_error(error, place)
+            if final is error:
                 raise
-            if known is not None:
-                raise known from error
-            if over := [deadline.seconds for deadline in deadlines if deadline.is_over(pause)]:
-                said = f"no answer but '{status_and_word(error)[1] or _short(error)}' within {min(over):g} s"
-                raise OSError(errno.EIO, said, place) from error
+            if final is not None:
+                raise final from error
+            if over := [deadline.seconds for deadline in deadlines if deadline.is_over_after(pause)]:
+                message = f"no answer but '{status_and_code(error)[1] or _short(error)}' within {min(over):g} s"
+                raise OSError(errno.EIO, message, place) from error
         else:
             if shared:
-                shared.met()
+                shared.reset()
             return answer
         time.sleep(pause * random.uniform(0.5, 1))
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def status_and_word(error: BaseException) -> tuple[int | None, str]:
-    """The HTTP status of an error that is an answer, and S3's word for it; None and "" where there is none."""
+def status_and_code(error: BaseException) -> tuple[int | None, str]:
+    """HTTP status and S3 error code of the answer behind an error; None and "" where there is none."""
     response: Any = getattr(error, "response", None)
     if response is None:
         response = getattr(error.__cause__, "response", None)
     if isinstance(response, dict):  # botocore
-        word = str(response.get("Error", {}).get("Code", ""))
-        return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), word
+        code = str(response.get("Error", {}).get("Code", ""))
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), code
     # requests and httpx (hf://), aiohttp (https://), gcsfs (gs://)
     for answer, name in ((response, "status_code"), (error, "status"), (error, "code")):
         status = getattr(answer, name, None)
         if isinstance(status, int) and status >= 100:
             return status, ""
-    told = _TOLD.search(str(error))
-    return (int(told[1]), told[2] or "") if told else (None, "")
+    answer = _OBSTORE_ANSWER.search(str(error))
+    return (int(answer[1]), answer[2] or "") if answer else (None, "")
 
 
-def _known(error: Exception, place: str) -> Exception | None:
-    """What the store answers for good; None for what may be otherwise next time."""
-    if isinstance(error, Unusable):
+def _final_error(error: Exception, place: str) -> Exception | None:
+    """The error to raise at once, itself or one of the package's; None for one that is worth a retry."""
+    if isinstance(error, StorageUnavailable):
         return error
     if type(error).__name__ in _UNSENT:
         hint = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage options"
-        return Unusable(errno.EACCES, f'{_short(error)}; {hint} ({{"anon": true}} for a public bucket)', place)
-    status, word = status_and_word(error)
-    said = word if word and not word.isdecimal() else f"HTTP {status}"
-    if status == 301 or word in _HINTS:
-        return Unusable(errno.EACCES, f"{said}: {_HINTS.get(word, _REGION)}", place)
+        message = f'{_short(error)}; {hint} ({{"anon": true}} for a public bucket)'
+        return StorageUnavailable(errno.EACCES, message, place)
+    status, code = status_and_code(error)
+    message = code if code and not code.isdecimal() else f"HTTP {status}"
+    if status == 301 or code in _HINTS:
+        return StorageUnavailable(errno.EACCES, f"{message}: {_HINTS.get(code, _REGION)}", place)
     if status is not None:
-        if status in _PASSING or word in _PASSING_WORDS or (status >= 500 and status != 501):
+        if status in _RETRIED_STATUS or code in _RETRIED_CODES or (status >= 500 and status != 501):
             return None
         numbers = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 416: errno.ESTALE, 501: errno.ENOSYS}
-        return OSError(numbers.get(status, errno.EINVAL), said, place) if status >= 400 else None
+        return OSError(numbers.get(status, errno.EINVAL), message, place) if status >= 400 else None
     if isinstance(error, OSError):
         for final, number in _FINAL.items():
             if isinstance(error, final):
@@ -148,5 +151,5 @@ def _known(error: Exception, place: str) -> Exception | None:
 
 
 def _short(error: BaseException) -> str:
-    """An error's message in one line, without what obstore adds for its developers."""
+    """An error's message in one line of at most 200 characters, without obstore's debugging part."""
     return " ".join(str(error).partition("Debug source:")[0].split())[:200] or type(error).__name__

@@ -22,7 +22,7 @@ NAMES = LAPA.class_names
 
 
 def mask(*rectangles: tuple[str, int, int, int, int]) -> np.ndarray:
-    """(8, 8) background with a rectangle (class, left, top, right, bottom) after the other."""
+    """(8, 8) background with rectangles (class, left, top, right, bottom), later ones over earlier ones."""
     labels = np.zeros((RESOLUTION, RESOLUTION), np.uint8)
     for name, left, top, right, bottom in rectangles:
         labels[top:bottom, left:right] = NAMES.index(name)
@@ -65,7 +65,7 @@ def write_part(out: Path, part: int, rows: list[dict[str, Any]], schema_version:
     }
     metadata = records.metadata(run)
     table = pa.Table.from_pylist(rows, records.staged_schema(LAPA)).replace_schema_metadata(metadata)
-    tables = {"stats": table.drop_columns("mask"), "masks": table.select([*records.KEY, "mask"])}
+    tables = {"stats": table.drop_columns("mask"), "masks": table.select(records.masks_schema().names)}
     for name, content in tables.items():
         (out / name).mkdir(parents=True, exist_ok=True)
         pq.write_table(content, out / name / f"part-{part:05d}.parquet")
@@ -73,7 +73,9 @@ def write_part(out: Path, part: int, rows: list[dict[str, Any]], schema_version:
     (out / "_segface" / "run.json").write_text(json.dumps(run))
 
 
-def photograph(path: Path, left: tuple[int, int, int] = (203, 3, 3), right: tuple[int, int, int] = (3, 3, 203)) -> Path:
+def write_image(
+    path: Path, left: tuple[int, int, int] = (203, 3, 3), right: tuple[int, int, int] = (3, 3, 203)
+) -> Path:
     """A PNG of 64 x 32 pixels, the left half of one colour and the right half of another."""
     image = Image.new("RGB", (64, 32), left)
     image.paste(right, (32, 0, 64, 32))
@@ -85,7 +87,7 @@ def photograph(path: Path, left: tuple[int, int, int] = (203, 3, 3), right: tupl
 def small_output(folder: Path) -> Path:
     """Two parts, five rows: a/one.png with a face, two.png with two, broken.png, empty.png without a face."""
     out = folder / "out"
-    one, two = photograph(folder / "faces" / "a" / "one.png"), photograph(folder / "faces" / "two.png")
+    one, two = write_image(folder / "faces" / "a" / "one.png"), write_image(folder / "faces" / "two.png")
     half = {"unit": 1, "n_faces": 2, "box_bottom": 16}
     write_part(out, 0, [row("a/one.png", one, 0, FACE), row("broken.png", folder / "faces" / "broken.png", 1)])
     write_part(

@@ -147,7 +147,7 @@ def test_a_failing_query_leaves_no_parquet_file(out: Path, tmp_path: Path) -> No
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="Could not convert string 'x' to INT32"):
         write(query(str(out), sql), "parquet", tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="parquet cannot hold this answer"):
+    with pytest.raises(ValueError, match="parquet cannot hold this result"):
         write(query(str(out), "select interval 1 day as i"), "parquet", tmp_path / "x.parquet")
     assert snapshot(tmp_path) == before
 
@@ -258,7 +258,7 @@ HOSTILE = (
     "select * from arrow_scan(1, 2, 3)",
 )
 
-#: A Python variable of the caller; DuckDB reads such by name unless told not to.
+#: A Python variable of the caller; DuckDB reads those by name unless it is configured not to.
 SECRET = pa.table({"password": ["hunter2"]})
 
 
@@ -390,7 +390,7 @@ def test_masks_published_ahead_of_their_statistics_are_not_seen(out: Path) -> No
 
 def test_a_newer_schema_or_a_foreign_file_is_refused(tmp_path: Path) -> None:
     small_output.write_part(tmp_path, 0, [small_output.row("a", "a", 0)], records.SCHEMA_VERSION + 1)
-    with pytest.raises(ValueError, match="has schema version 4, and this segface-batch reads up to 3; install a newer"):
+    with pytest.raises(ValueError, match="has schema version 5, and this segface-batch reads up to 4; install a newer"):
         query(str(tmp_path), "select 1")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "stats" / "part-00000.parquet")
     with pytest.raises(ValueError, match="was not written by segface-batch: its metadata lacks the key"):

@@ -22,9 +22,9 @@ def test_each_face_stands_beside_its_overlay_over_a_legend(tmp_path: Path) -> No
     page = np.asarray(Image.open(sheet(str(out), tmp_path / "sheet.png")))
     cell = 2 * sheets.SIDE + 3 * sheets._MARGIN
     assert page.shape[1] == 3 * cell  # a/one.png, and both faces of two.png; broken.png and empty.png have no mask
-    middle = sheets._MARGIN + sheets.SIDE // 4  # of a photograph of 2 : 1
-    photograph, overlay = page[middle, sheets._MARGIN + 4], page[middle, 2 * sheets._MARGIN + sheets.SIDE + 4]
-    assert photograph.tolist() == [203, 3, 3]
+    middle = sheets._MARGIN + sheets.SIDE // 4  # of a image of 2 : 1
+    plain, overlay = page[middle, sheets._MARGIN + 4], page[middle, 2 * sheets._MARGIN + sheets.SIDE + 4]
+    assert plain.tolist() == [203, 3, 3]
     assert overlay.tolist() == [203, 3, 3]  # background there
     top = sheets._MARGIN + 2
     hair = [round(b + OPACITY * (a - b)) for a, b in zip(color_of("hair"), (203, 3, 3), strict=True)]

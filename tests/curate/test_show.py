@@ -16,7 +16,7 @@ from tests.curate import small_output
 RED, BLUE = (203, 3, 3), (3, 3, 203)
 MARGIN = 12
 
-#: Drawn pixels for one pixel of the 64 x 32 photograph.
+#: Drawn pixels for one pixel of the 64 x 32 image.
 SCALE = SIDE // 64
 
 
@@ -26,14 +26,14 @@ def out(tmp_path: Path) -> Path:
 
 
 def halves(image: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Photograph and overlay (256, 512, 3) of what `show` drew of a 64 x 32 photograph."""
+    """Image and overlay (256, 512, 3) of what `show` drew of a 64 x 32 image."""
     pixels = np.asarray(Image.open(image))
     rows = slice(MARGIN, MARGIN + SIDE // 2)
     return pixels[rows, MARGIN : MARGIN + SIDE], pixels[rows, 2 * MARGIN + SIDE : 2 * MARGIN + 2 * SIDE]
 
 
 def color_at(half: np.ndarray, x: int, y: int) -> tuple[int, ...]:
-    """The colour in the middle of a pixel of the photograph."""
+    """The colour in the middle of a pixel of the image."""
     return tuple(int(value) for value in half[y * SCALE + SCALE // 2, x * SCALE + SCALE // 2])
 
 
@@ -45,9 +45,9 @@ def painted(name: str, under: tuple[int, int, int]) -> tuple[int, ...]:
 def test_the_mask_is_stretched_over_its_box_of_an_image_that_is_not_square(out: Path, tmp_path: Path) -> None:
     target = tmp_path / "one.png"
     assert show(str(out), "a/one.png", target) == target
-    photograph, overlay = halves(target)
-    assert color_at(photograph, 4, 16) == RED
-    assert color_at(photograph, 60, 16) == BLUE
+    plain, overlay = halves(target)
+    assert color_at(plain, 4, 16) == RED
+    assert color_at(plain, 60, 16) == BLUE
     # A step of the mask is 8 pixels wide and 4 high: hair is 0..64 x 0..8, nose 24..40 x 16..24, skin around it.
     assert color_at(overlay, 4, 2) == painted("hair", RED)
     assert color_at(overlay, 60, 2) == painted("hair", BLUE)
@@ -78,7 +78,7 @@ def test_all_faces_are_drawn_each_in_its_box_or_the_one_asked_for(out: Path, tmp
 
 
 def test_a_box_may_reach_beyond_the_image_and_lie_between_pixels(tmp_path: Path) -> None:
-    image = small_output.photograph(tmp_path / "a.png")
+    image = small_output.write_image(tmp_path / "a.png")
     values = {"box_left": -64.5, "box_top": -32, "box_right": 63.5, "box_bottom": 32}
     labels = small_output.mask(("hair", 0, 0, 8, 7), ("nose", 0, 7, 8, 8))
     small_output.write_part(tmp_path / "out", 0, [small_output.row("a.png", image, 0, labels, **values)])
@@ -92,7 +92,7 @@ def test_a_box_may_reach_beyond_the_image_and_lie_between_pixels(tmp_path: Path)
 
 
 def test_an_output_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path) -> None:
-    image = small_output.photograph(tmp_path / "a.png")
+    image = small_output.write_image(tmp_path / "a.png")
     row = small_output.row("a.png", image, 0, small_output.FACE)
     small_output.write_part(tmp_path / "out", 0, [row], schema_version=1)
     with pytest.raises(ValueError, match="made by an earlier segface-batch"):
@@ -160,3 +160,31 @@ def test_an_image_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path)
     image.unlink()
     with pytest.raises(FileNotFoundError, match="the image is no longer at '"):
         show(str(out), "a/one.png", tmp_path / "x.png")
+
+
+def test_a_turned_mask_is_painted_where_the_pixels_middles_lie(tmp_path: Path) -> None:
+    image = small_output.write_image(tmp_path / "a.png")
+    turn = np.array([[3.0, -2.0, 20.0], [2.0, 3.0, 2.0]])
+    row = small_output.row("a.png", image, 0, small_output.SECOND, transform=turn.ravel().tolist())
+    small_output.write_part(tmp_path / "out", 0, [row])
+    plain, overlay = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
+    y, x = (np.indices(overlay.shape[:2]) + 0.5) / SCALE
+    mask_x, mask_y = np.tensordot(np.linalg.inv(turn[:, :2]), [x - turn[0, 2], y - turn[1, 2]], 1)
+    inside = (np.minimum(mask_x, mask_y) >= 0) & (np.maximum(mask_x, mask_y) < small_output.RESOLUTION)
+    # Pillow counts in 1/65536 pixels of the mask, so a pixel on the border may fall on either side; the line between
+    # classes is one pixel wide.
+    differs = (overlay != plain).any(axis=2) != inside
+    border = np.abs(np.stack([mask_x, mask_y, mask_x - 8, mask_y - 8])).min(axis=0) < 2 / SCALE
+    assert not (differs & ~border).any()
+    assert differs.sum() < 0.02 * inside.sum()
+
+
+def test_a_face_that_failed_does_not_hide_the_others(tmp_path: Path) -> None:
+    image = small_output.write_image(tmp_path / "a.png")
+    failed = small_output.row("a.png", image, 0, n_faces=2, width=64, height=32)
+    rows = [failed, small_output.row("a.png", image, 0, small_output.SECOND, n_faces=2, face=1)]
+    small_output.write_part(tmp_path / "out", 0, rows)
+    _, overlay = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
+    assert color_at(overlay, 2, 2) == painted("face_lr_rr", RED)
+    with pytest.raises(ValueError, match=r"'a.png' has no face 0; choose one of 1"):
+        show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png", face=0)

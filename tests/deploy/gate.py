@@ -1,10 +1,10 @@
-"""Amazon's permissions before a store that has none of the kind: a proxy that lets through what an IAM policy allows.
+"""A proxy before an S3 server that lets through what an IAM policy allows, as Amazon would.
 
     python -m tests.deploy.gate --upstream URL --policy FILE
 
 Knows the elements that deploy/aws/s3-policy.json has: Allow, Action, Resource with *, StringLike on s3:prefix.  As on
-S3, whoever may not list a bucket hears 403 of an object that is not there; a condition on the prefix, which only a
-listing has, is not met then.
+S3, a missing object answers 403 to a user who may not list its bucket.  A condition on s3:prefix does not hold for such
+a request, because only listings have a prefix.
 (docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html, "Permissions")
 """
 
@@ -84,7 +84,7 @@ class Gate(Proxy):
 
     async def forward(self, request: web.Request) -> tuple[int, dict[str, str], bytes]:
         permissions = list(needed(request.method, request.raw_path, await request.read()))
-        if not all(self.policy.allows(*right) for right in permissions):
+        if not all(self.policy.allows(*each) for each in permissions):
             return DENIED
         answer = await super().forward(request)
         bucket = permissions[0][1].partition("/")[0]

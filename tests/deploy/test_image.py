@@ -45,7 +45,7 @@ def test_every_way_to_install_takes_the_lock_and_extras_that_exist() -> None:
         for line in program.splitlines():
             if "uv sync" in line or "set -- " in line:
                 assert "--locked" in line, name
-                assert "--no-dev" in line, name
+                assert "--no-default-groups" in line, name
                 assert "--extra cluster" in line, name
                 assert set(re.findall(r"--extra (\S+)", line)) <= set(PROJECT["optional-dependencies"]), name
 

@@ -1,4 +1,4 @@
-"""deploy/kuberay: what kustomize makes of it is what KubeRay and Kubernetes take, and closed to everybody else."""
+"""deploy/kuberay: what kustomize makes of it is valid for KubeRay and Kubernetes, and closed to everybody else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 
 from segface_batch.command_line import command_line
-from segface_batch.pipeline.dataset import CPU_THREADS, gpu_threads
+from segface_batch.pipeline.resources import CPU_THREADS, gpu_threads
 from tests.deploy.files import OVERLAYS, rayjob, rendered, templates
 
 #: Derived from the CRD of KubeRay 1.7, see its $comment; refuses unknown fields at any depth.
@@ -102,7 +102,7 @@ def test_what_ray_writes_to_is_a_volume(overlay: str) -> None:
         assert group["rayStartParams"]["object-spilling-directory"] == "/spill"
 
 
-def test_only_the_head_has_rights_in_kubernetes(overlay: str) -> None:
+def test_only_the_head_has_permissions_in_kubernetes(overlay: str) -> None:
     found = pods(overlay)
     assert found["head"]["serviceAccountName"] == "segface-head"
     assert found["worker"]["serviceAccountName"] == "segface-worker"
@@ -145,7 +145,7 @@ def test_the_least_actors_fit_on_the_workers_that_a_run_starts_with(overlay: str
     gpus, cpus = int(limits.get("nvidia.com/gpu", 0)), int(limits["cpu"])
     assert workers["rayStartParams"].get("num-gpus", "0") == str(gpus)
     threads = gpu_threads(cpus, gpus, chosen.num_gpus) if chosen.num_gpus else CPU_THREADS
-    # chain.actors leaves one CPU to what is not parsing.
+    # resources.share leaves one CPU of each node to other tasks.
     room = min(cpus // threads, gpus) if chosen.num_gpus else cpus - 1
     assert least == room * workers["minReplicas"]
     assert least * threads <= cpus - 1

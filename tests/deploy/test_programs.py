@@ -17,7 +17,7 @@ from segface_batch.output import verify
 from tests.conftest import PORTRAITS
 from tests.deploy.files import DEPLOY, PROGRAMS, ROOT, commands, run, text, yaml_of
 
-#: Slurm on one node: what it tells a job, and its two programs.
+#: Slurm on one node: the environment of a job, and stand-ins for its two programs.
 SLURM = {"SLURM_JOB_NODELIST": "node", "SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_ON_NODE": "2"}
 SRUN = '#!/bin/bash\nwhile [ "$1" != ray ]; do shift; done\nexec "$@"\n'
 SCONTROL = "#!/bin/bash\necho 127.0.0.1\n"
@@ -72,7 +72,7 @@ def test_the_batch_job_runs_on_one_node() -> None:
         out = f"{place}/out"
         environment = SLURM | {"INPUT": str(PORTRAITS), "OUTPUT": out, "HOME": place, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            [*ISOLATED, SET_UP + "--checkpoint demo-synthetic --parser tests.stand_in:Quick --actors 1"],
+            [*ISOLATED, SET_UP + "--network tests.stand_in:Quick --actors 1"],
             env={**os.environ, **environment, "PATH": f"{place}:{os.environ['PATH']}"},
             cwd=ROOT,
             capture_output=True,

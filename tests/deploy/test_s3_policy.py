@@ -1,6 +1,6 @@
 """deploy/aws/s3-policy.json: a run passes with exactly these permissions, and each of them is one it needs.
 
-A real S3 server behind a gate (gate.py) that knows IAM policies; Amazon itself was not at hand.
+A real S3 server behind a gate (gate.py) that knows IAM policies; not tried on Amazon itself.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ WEIGHTS = "s3://faces-in/weights/convnext_celeba_512.safetensors"
 
 DOCUMENT: dict[str, Any] = json.loads(text("aws/s3-policy.json"))
 
-#: What a run does, as calls of `storage`, and the statements that let it.
+#: What a run does, as calls of `storage`, and the statements that allow it.
 NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
-    "list the images": ({"ListInput"}, lambda: list(storage.listing(IN))),
+    "list the images": ({"ListInput"}, lambda: list(storage.list_objects(IN))),
     "read an image": ({"ReadInput"}, lambda: storage.read(f"{IN}/a.png")),
     "read the weights": ({"ReadInput"}, lambda: storage.read(WEIGHTS)),
     "look for an earlier run": ({"ListOutput", "WriteOutput"}, lambda: missing(f"{OUT}/_segface/none.json")),
@@ -36,19 +36,19 @@ NEEDS: dict[str, tuple[set[str], Callable[[], object]]] = {
     "hold the lease": ({"WriteOutput"}, lambda: storage.replace(f"{OUT}/_segface/lease.json", b"{}")),
     "publish a part": ({"WriteOutput"}, lambda: storage.put(f"{OUT}/stats/part-00000.parquet", b"")),
     "read what is staged": ({"WriteOutput"}, lambda: storage.read(f"{OUT}/_segface/kept.arrow")),
-    "find what is staged": ({"ListOutput"}, lambda: storage.names(f"{OUT}/_segface", ".arrow")),
+    "find what is staged": ({"ListOutput"}, lambda: storage.list_names(f"{OUT}/_segface", ".arrow")),
     "clear the staging": ({"RemoveStaging"}, lambda: storage.remove([f"{OUT}/_segface/staging/u.arrow"])),
 }
 
-#: What nobody who has only these permissions shall do.
+#: What these permissions must not allow.
 FORBIDDEN: dict[str, Callable[[], object]] = {
     "write into the input": lambda: storage.put(f"{IN}/b.png", b""),
     "replace an image": lambda: storage.replace(f"{IN}/a.png", b""),
     "remove an image": lambda: storage.remove([f"{IN}/a.png"]),
     "remove a part": lambda: storage.remove([f"{OUT}/stats/part-00000.parquet"]),
     "read besides the images": lambda: storage.read("s3://faces-in/private/a.png"),
-    "list besides the images": lambda: list(storage.listing("s3://faces-in/private")),
-    "list the whole input": lambda: list(storage.listing("s3://faces-in")),
+    "list besides the images": lambda: list(storage.list_objects("s3://faces-in/private")),
+    "list the whole input": lambda: list(storage.list_objects("s3://faces-in")),
 }
 
 
@@ -128,7 +128,7 @@ def test_a_condition_on_the_prefix_hides_which_objects_are_missing() -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("ray_session")
-def test_a_whole_run_passes_with_these_rights(store: S3Server, tmp_path: Path) -> None:
+def test_a_whole_run_passes_with_these_permissions(store: S3Server, tmp_path: Path) -> None:
     drivers.write_images(tmp_path / "in")
     client = store.client()
     client.delete_object(Bucket="faces-in", Key="images/a.png")
@@ -141,4 +141,4 @@ def test_a_whole_run_passes_with_these_rights(store: S3Server, tmp_path: Path) -
         again = drivers.job(IN, f"{OUT}-whole", storage_options=options, new=True, retry_errors=True)
         assert annotate(again).errors == {"empty": 1}
         assert verify.verify(f"{OUT}-whole", quick=False).complete
-        assert not storage.names(f"{OUT}-whole/_segface/staging", "")
+        assert not storage.list_names(f"{OUT}-whole/_segface/staging", "")

@@ -7,27 +7,29 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
 from segface_batch import annotate, storage
-from segface_batch.forecast import forecast as forecasts, prices
-from segface_batch.forecast.forecast import Forecast, forecast
+from segface_batch.forecast import prices
+from segface_batch.forecast.estimate import Forecast
+from segface_batch.forecast.forecast import forecast
 from segface_batch.forecast.prices import Prices
-from segface_batch.forecast.trial import _union
+from segface_batch.forecast.todo import Todo
+from segface_batch.forecast.trial import busy_seconds
+from segface_batch.inputs.image import SourceImage
+from segface_batch.model.network import Parsed
 from segface_batch.output import parts, run as runs
-from segface_batch.pipeline.dataset import gpu_threads
-from segface_batch.pipeline.metrics import Seconds
+from segface_batch.pipeline.metrics import Span
 from tests import drivers
 from tests.stand_in import Quick
 
 
 class Broken(Quick):
-    """Fails on every unit."""
+    """Fails on every batch."""
 
-    def _rows(self, images: list[dict[str, Any]], seconds: Seconds) -> list[dict[str, Any]]:
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
         raise ZeroDivisionError("on purpose")
 
 
@@ -41,9 +43,9 @@ def test_what_is_planned_is_what_the_run_then_does(ray_session: None, tmp_path: 
     assert (found.planned, found.done, found.listed_all) == (61, 0, True)
     assert found.tried["images"] >= 40
     assert 0.9 < found.tried["faces_per_image"] <= 1
-    assert found.bottleneck in found.steps
-    assert list(found.steps) == ["fetch", "decode", "network", "encode", "stage"]
-    assert all(step["ms_per_image"] > 0 and 0 < step["busy"] < 1.2 for step in found.steps.values())
+    assert found.bottleneck in found.stages
+    assert list(found.stages) == ["fetch", "decode", "network", "encode", "stage"]
+    assert all(stage.ms_per_image > 0 and 0 < stage.busy < 1.2 for stage in found.stages.values())
     assert found.rest.price == pytest.approx(found.rest.vcpu_seconds)
     assert found.rest.read_bytes == sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
     # Eight units in three parts: a GET per image and per unit, a PUT per unit and three per part.
@@ -64,43 +66,35 @@ def test_only_what_is_left_is_planned(ray_session: None, tmp_path: Path) -> None
     out = storage.absolute(job.output)
     run = runs.read(out)
     assert run is not None
-    last = runs.plan(out, run).parts[-1]
-    (tmp_path / "out" / "stats" / f"{last.part}.parquet").unlink()
+    last = runs.read_plan(out, run).parts[-1]
+    (tmp_path / "out" / "stats" / f"{last.name}.parquet").unlink()
     found = forecast(job)
     assert found is not None
     assert (found.planned, found.done, found.rest.images) == (60, 48, 12)
-    assert parts.published(out) == {"part-00000", "part-00001"}
+    assert parts.list_published(out) == {"part-00000", "part-00001"}
     with pytest.raises(ValueError, match="was made with max_pixels 80000000, not 1000"):
         forecast(drivers.job(tmp_path / "in", tmp_path / "out", max_pixels=1000))
 
 
 def test_what_would_end_a_run_ends_a_plan(ray_session: None, tmp_path: Path) -> None:
     drivers.write_images(tmp_path / "in", 8)
-    with pytest.raises(RuntimeError, match="the parser failed: ZeroDivisionError: on purpose"):
-        forecast(drivers.job(tmp_path / "in", tmp_path / "out", parser="tests.forecast.test_forecast:Broken"))
+    with pytest.raises(RuntimeError, match="the network failed: ZeroDivisionError: on purpose"):
+        forecast(drivers.job(tmp_path / "in", tmp_path / "out", network="tests.forecast.test_forecast:Broken"))
 
 
 def test_units_are_kept_evenly_however_many_there_are() -> None:
-    work = forecasts._Work()
+    todo = Todo()
     for number in range(10_000):
-        work.add(1, lambda number=number: pa.table({"number": [number]}))
-    kept = [rows["number"][0].as_py() for _, rows in work.spread(100)]
-    assert (work.units, work.images, len(kept), kept[0]) == (10_000, 10_000, 100, 0)
+        todo.add(1, lambda number=number: [SourceImage(str(number), "")])
+    kept = [int(images[0].image_id) for _, images in todo.spread(100)]
+    assert (todo.units, todo.images, len(kept), kept[0]) == (10_000, 10_000, 100, 0)
     gaps = [after - before for before, after in itertools.pairwise(kept)]
     assert max(gaps) <= 2 * min(gaps)
     assert kept[-1] > 9_800
 
 
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "num_gpus", "threads"),
-    [(16, 1, 1, 12), (4, 1, 1, 3), (64, 8, 1, 6), (1, 1, 1, 1), (128, 1, 1, 16), (16, 1, 0.5, 6)],
-)
-def test_a_gpu_has_most_of_its_share_of_the_cpus(cpus: int, gpus: float, num_gpus: float, threads: int) -> None:
-    assert gpu_threads(cpus, gpus, num_gpus) == threads
-
-
-def test_a_step_is_busy_while_any_thread_is_in_it() -> None:
-    assert _union([(3, 4, 0), (0, 2, 0), (1, 2.5, 0), (1, 1.5, 0)]) == 3.5
+def test_a_stage_is_busy_while_any_thread_is_in_it() -> None:
+    assert busy_seconds([Span(3, 4, 0), Span(0, 2, 0), Span(1, 2.5, 0), Span(1, 1.5, 0)]) == 3.5
 
 
 @pytest.mark.parametrize(

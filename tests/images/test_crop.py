@@ -1,4 +1,4 @@
-"""Crops and landmarks against the official loaders' rules, and the two reasons why an image has none."""
+"""Crops and landmarks by the official loaders' rules, and the two reasons why an image has none."""
 
 from __future__ import annotations
 

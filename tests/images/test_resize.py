@@ -1,4 +1,4 @@
-"""The square of an image by torch, beside Pillow's: how far apart they are at most, and where they are one."""
+"""torch's square of an image beside Pillow's: how much they differ at most."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from segface_batch.catalog import find
 from segface_batch.images.crop import crop_image
 from segface_batch.images.decode import decode
 from segface_batch.images.resize import bicubic, near_bicubic
-from segface_batch.pipeline.metrics import Seconds
+from segface_batch.inputs.image import SourceImage
+from segface_batch.job import Job
+from segface_batch.output.face import FetchedImage
+from segface_batch.pipeline.cropper import Cropper
+from segface_batch.pipeline.metrics import Clock
 from tests.conftest import PORTRAITS
 from tests.corpus import encode, face
-from tests.stand_in import Quick
 
 #: Width and height: smaller and larger than the square, wide, and tall, where Pillow's passes may change places.
 SIZES = [(1024, 1024), (512, 512), (256, 256), (1500, 700), (700, 500), (178, 218), (300, 500), (640, 900), (3, 2)]
@@ -40,7 +43,7 @@ def test_a_photograph_is_a_level_off_in_few_pixels(size: tuple[int, int], side: 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("size", SIZES)
 def test_noise_of_black_and_white_is_at_most_two_levels_off(size: tuple[int, int], side: int) -> None:
-    """What sums the weights' errors up: every pixel overshoots, and each pass cuts it."""
+    """The worst case: the weights' errors add up, every pixel overshoots, and each pass clips it."""
     noise = np.random.default_rng(0).integers(0, 2, (size[1], size[0], 3), dtype=np.uint8) * 255
     levels = apart(Image.fromarray(noise), side)
     assert levels.max() <= 2
@@ -65,12 +68,11 @@ def test_the_crop_of_a_checkpoint_may_be_near() -> None:
         assert 0 < levels.max() <= 2
 
 
-def test_the_parser_takes_the_near_square_when_told_to() -> None:
-    """The stand-in's mask is a level of red, so that the rows show which image was parsed."""
-    noise = np.random.default_rng(0).integers(0, 2, (300, 400, 3), dtype=np.uint8) * 255
-    png = encode(Image.fromarray(noise), "PNG")
-    image = {"image_id": "a.png", "uri": "a.png", "unit": 0, "seq": 0, "landmarks": None, "error": None}
-    parsers = (Quick({"checkpoint": "demo-synthetic"}, 10**6, decode=each) for each in ("exact", "near"))
-    (exact,), (near,) = (parser._rows([image | {"data": png}], Seconds()) for parser in parsers)
-    assert (exact["status"], near["status"]) == ("ok", "ok")
-    assert exact["mask"] != near["mask"]
+def test_a_job_asks_for_the_near_square() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 2, (300, 400, 3), dtype=np.uint8) * 255)
+    image = FetchedImage(0, 0, SourceImage("a.png", "a.png"), {}, encode(noise, "PNG"))
+    for decode_as, resized in (("exact", bicubic), ("near", near_bicubic)):
+        job = Job(str(PORTRAITS), "out", checkpoint="demo-synthetic", decode=decode_as)
+        (one,) = Cropper(job, job.model, "cpu").decoded(image, Clock()).faces()
+        assert one.crop is not None
+        assert np.array_equal(one.crop.pixels, resized(noise, job.model.resolution))

@@ -30,7 +30,7 @@ def test_the_bytes_of_planned_rows_come_back(tmp_path: Path, kind: pa.DataType) 
     place = str(tmp_path / "f.parquet")
     pq.write_table(pa.table({"other": range(200), "image": pa.array(cells, kind)}), place, row_group_size=90)
     size = (tmp_path / "f.parquet").stat().st_size
-    rows = list(parquet.rows(parquet.opened(place, size), place, size, "image", ["other"]))
+    rows = list(parquet.read_rows(parquet.open_file(place, size), place, size, "image", ["other"]))
     assert [row.values["other"] for row in rows] == list(range(200))
     assert [row.number for row in rows] == list(range(200))
     wanted = [rows[number].cell for number in (90, 91, 130, 150, 151, 179)]

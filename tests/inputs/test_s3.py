@@ -66,7 +66,7 @@ def test_a_prefix_is_listed_and_each_image_is_one_get(bucket: Bucket, tmp_path: 
     assert bucket.requests() == {"GET": 1}
     assert planned.plan.skipped == {".md files": 1, "hidden": 1}
     names = ["a#?b.PNG", "b/1.jpg", "ü/c d.jpg"]
-    fetched = planned.answers(storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
+    fetched = planned.answers()
     assert fetched == [(name, f"in/{name}".encode(), None) for name in names]
     assert bucket.requests() == {"GET": 3}
 
@@ -79,7 +79,7 @@ def test_a_unit_of_a_tar_file_is_one_get(bucket: Bucket, tmp_path: Path) -> None
     assert bucket.requests() == {"GET": 2}  # the listing, and a block with all headers
     assert planned.plan.parts[0].sizes == (8, 8, 4)
     for position in range(3):
-        fetched = planned.answers(position, storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
+        fetched = planned.answers(position)
         assert fetched == [(f"s.tar/{name}", data, None) for name, data in files[8 * position : 8 * position + 8]]
         assert bucket.requests() == {"GET": 1}
 
@@ -95,23 +95,23 @@ def test_rows_of_a_parquet_file_need_its_footer_once_and_their_row_group(bucket:
     assert planned.plan.parts[0].sizes == (256, 44, 256, 44)
     expected = [(image["path"], image["bytes"], None) for image in images]
     for position, (start, end) in enumerate([(0, 256), (256, 300), (300, 556), (556, 600)]):
-        fetched = planned.answers(position, storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
+        fetched = planned.answers(position)
         assert fetched == expected[start:end]
         assert bucket.requests() == {"GET": 2 if position == 0 else 1}
 
 
-def test_a_unit_that_may_not_be_read_ends_the_run(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_forbidden_unit_stops_the_run(bucket: Bucket, tmp_path: Path) -> None:
     prefix = uuid.uuid4().hex[:6]
     for number in range(9):
         bucket.keep(f"{prefix}/{number}.jpg", b"1")
     planned = Planned(tmp_path, f"s3://{bucket.name}/{prefix}")
-    reader: dict[str, Any] = {"storage_options": bucket.options("ci-reader"), "s3_client": bucket.client}
-    assert planned.fatal(**reader) == (
+    storage.configure(bucket.options("ci-reader"), bucket.client)
+    assert planned.fatal() == (
         f"all 8 images of unit 0 are forbidden (first: s3://{bucket.name}/{prefix}/0.jpg: AccessDenied); fix the "
         "permissions and run again, or add --allow-unreadable to record them as errors"
     )
-    assert planned.answers(1, **reader) == [("8.jpg", None, "forbidden")]
-    assert [error for _, _, error in planned.answers(allow_unreadable=True, **reader)] == ["forbidden"] * 8
+    assert planned.answers(1) == [("8.jpg", None, "forbidden")]
+    assert [error for _, _, error in planned.answers(allow_unreadable=True)] == ["forbidden"] * 8
 
 
 def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_pat
     usual, retry.SECONDS = retry.SECONDS, 2.0
     started = time.monotonic()
     try:
-        fatal = planned.fatal(storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
+        fatal = planned.fatal()
     finally:
         retry.SECONDS = usual
         bucket.proxy.set_faults([])
@@ -131,9 +131,9 @@ def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_pat
     assert time.monotonic() - started < 5
 
 
-def test_a_manifest_of_a_bucket_names_what_lies_beside_it(bucket: Bucket, tmp_path: Path) -> None:
+def test_relative_paths_in_a_manifest_start_at_its_prefix(bucket: Bucket, tmp_path: Path) -> None:
     bucket.keep("lists/a/1.jpg", b"12")
     bucket.keep("lists/m.csv", b"uri,who\na/1.jpg,x\nabsent.jpg,y\n")
     planned = Planned(tmp_path, f"s3://{bucket.name}/lists/m.csv", columns=("who",))
-    fetched = planned.answers(storage_options=bucket.options("ci-admin"), s3_client=bucket.client)
+    fetched = planned.answers()
     assert fetched == [("a/1.jpg", b"12", None), ("absent.jpg", None, "missing")]

@@ -15,13 +15,13 @@ import pytest
 
 from segface_batch import storage
 from segface_batch.inputs.image import Cell, SourceImage
-from segface_batch.inputs.sources import images
+from segface_batch.inputs.sources import list_images
 from tests.inputs.archives import IMAGE, tar_file
 
 
 def listed(*inputs: Path | str, **settings: Any) -> tuple[list[SourceImage], dict[str, int]]:
     skipped: Counter[str] = Counter()
-    _, found = images([str(place) for place in inputs], skipped, **settings)
+    _, found = list_images([str(place) for place in inputs], skipped, **settings)
     return list(found), dict(skipped)
 
 
@@ -78,7 +78,7 @@ def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -
     }
 
 
-def test_a_name_that_is_no_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_becomes_a_url_that_still_opens_it(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     with open(path, "wb"):
         pass
@@ -148,7 +148,7 @@ def test_a_box_places_a_face_where_there_are_no_landmarks(tmp_path: Path) -> Non
     assert [image.landmarks for image in found] == [[1, 2, 3, 4], None]
 
 
-def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) -> None:
+def test_secrets_in_a_manifest_serve_to_read_and_are_not_shown(tmp_path: Path) -> None:
     signed = "https://u:p@host/b.jpg?size=2&X-Amz-Signature=abc"
     (tmp_path / "m.txt").write_text(f"{signed}\n")
     shown = "https://host/b.jpg?size=2&X-Amz-Signature=REDACTED"
@@ -164,7 +164,7 @@ def test_secrets_of_a_manifest_are_needed_to_read_and_not_shown(tmp_path: Path) 
         (b"uri\na.jpg\n", ("landmarks", "box"), "no column 'landmarks' or 'box' (it has: uri)"),
         (b"uri,image_id\na.jpg,a\n,b\n", (), "row 2 has no uri"),
         (b"uri\ncaf\xe9.jpg\n", (), "is not UTF-8"),
-        (b'uri\n"' + b"a" * 140_000, (), "is no CSV"),
+        (b'uri\n"' + b"a" * 140_000, (), "is not CSV"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_refused(
@@ -176,7 +176,7 @@ def test_a_manifest_that_lacks_something_is_refused(
     assert message in found
 
 
-def test_a_manifest_whose_places_are_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_whose_uris_are_not_text_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": [1]}), tmp_path / "m.parquet")
     assert refusal(tmp_path / "m.parquet") == f"{tmp_path}/m.parquet: column 'uri' is int64; make it text"
     pq.write_table(pa.table({"uri": pa.array(["/a.jpg"]).dictionary_encode()}), tmp_path / "m.parquet")
@@ -230,7 +230,7 @@ def test_a_folder_of_tar_files_is_their_images(tmp_path: Path) -> None:
     assert ids(shard) == ["1.tar/../a.jpg"]
 
 
-def test_what_a_broken_shard_promised_is_an_error_and_not_lost(tmp_path: Path) -> None:
+def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
     whole = tar_file(tmp_path / "whole.tar", [("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)]).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: 512 + 1024 + 512 + 599])
     (tmp_path / "damaged.tar").write_bytes(whole[:1536] + b"\1" * 512)
@@ -249,7 +249,7 @@ def test_what_a_broken_shard_promised_is_an_error_and_not_lost(tmp_path: Path) -
     assert skipped == {"tar files without an end": 1, "damaged tar files": 2, "damaged Parquet files": 1}
 
 
-def test_ids_of_several_inputs_start_with_their_last_words(tmp_path: Path) -> None:
+def test_ids_of_several_inputs_start_with_their_last_components(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/1.jpg")
     tar_file(tmp_path / "a" / "s.tar", [("t.jpg", b"1")])
     tar_file(tmp_path / "u.tar", [("t.jpg", b"1")])
@@ -271,7 +271,7 @@ def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "x/a/1.jpg", "y/a/1.jpg")
     both = f"{tmp_path}/x/a and {tmp_path}/y/a"
     assert refusal(tmp_path / "x/a", f"{tmp_path}/y/a/") == (
-        f"{both} have the same last word, by which their images are told apart; rename one"
+        f"{both} have the same last component, which tells their images apart; rename one"
     )
 
 
@@ -284,7 +284,7 @@ def test_columns_are_carried_with_their_types_and_null_where_an_input_has_none(t
           n=pa.list_(pa.int8()))  # fmt: skip
     touch(tmp_path, "g/d.jpg")
     inputs = [str(tmp_path / name) for name in ("m.parquet", "m.csv", "f", "g")]
-    schema, found = images(inputs, Counter(), columns=["who", "n", "day"])
+    schema, found = list_images(inputs, Counter(), columns=["who", "n", "day"])
     assert schema == pa.schema([("who", pa.string()), ("n", pa.list_(pa.int8())), ("day", pa.date32())])
     assert [(image.image_id, image.carried) for image in found] == [
         ("m.parquet//a.jpg", ("x", None, day)),
@@ -297,17 +297,12 @@ def test_columns_are_carried_with_their_types_and_null_where_an_input_has_none(t
 
 def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("uri,age,who\n/b.jpg,3,y\n")
-    pq.write_table(pa.table({"uri": ["/a.jpg"], "age": [3], "Status": ["x"]}), tmp_path / "m.parquet")
+    pq.write_table(pa.table({"uri": ["/a.jpg"], "age": [3]}), tmp_path / "m.parquet")
     csv, parquet = tmp_path / "m.csv", tmp_path / "m.parquet"
     assert refusal(csv, columns=["wo"]) == "no input has a column 'wo'; there is: age, who"
     assert refusal(csv, parquet, columns=["age"]) == (
-        f"column 'age' has several types (string in {csv}, int64 in {parquet}); make them one"
+        f"column 'age' has several types (string in {csv}, int64 in {parquet}); make them the same"
     )
-    for name in ("Status", "px_skin", "error", "landmarks"):
-        assert refusal(parquet, columns=[name]) == (
-            f"column '{name}' cannot be carried, the name is the output's own; rename it in the input"
-        )
-    assert refusal(csv, columns=["who", "who"]) == "column 'who' is asked for twice; name it once"
     faces(tmp_path / "f" / "a.parquet", [{"image": {"bytes": b"1"}, "age": 3}], age=pa.int64())
     faces(tmp_path / "f" / "b.parquet", [{"image": {"bytes": b"1"}, "age": "3"}], age=pa.string())
     assert refusal(tmp_path / "f", columns=["age"]) == (
@@ -316,7 +311,7 @@ def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "f", columns=["image"]) == "no input has a column 'image'; there is: age"
 
 
-def test_an_input_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_an_invalid_input_is_refused_with_a_hint(tmp_path: Path) -> None:
     touch(tmp_path, "a.zip", "b.tar.gz", "c.parquet", "d.jpg")
     pq.write_table(pa.table({"x": [1], "y": ["2"]}), tmp_path / "e.parquet")
     two = {"left": pa.array([b"1"]), "right": pa.array([b"2"])}
@@ -324,10 +319,10 @@ def test_an_input_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.zip") == (
         f"'{tmp_path}/a.zip' is neither a folder nor a .txt, .csv, .parquet or .tar file; give the folder it is in"
     )
-    compressed = "is compressed, so that no member can be read by itself; decompress it to .tar first"
+    compressed = "is compressed, so its members cannot be read one by one; decompress it to .tar first"
     assert refusal(tmp_path / "b.tar.gz") == f"{tmp_path}/b.tar.gz {compressed}"
     assert refusal("s3://bucket/b.tar.gz") == f"s3://bucket/b.tar.gz {compressed}"
-    assert refusal(tmp_path / "c.parquet").startswith(f"{tmp_path}/c.parquet is no Parquet file: ")
+    assert refusal(tmp_path / "c.parquet").startswith(f"{tmp_path}/c.parquet is not a Parquet file: ")
     assert refusal(tmp_path / "e.parquet") == (
         f"{tmp_path}/e.parquet has neither a column 'uri' nor one with images (it has: x, y); a manifest needs "
         "'uri', and images are binary or a struct with 'bytes'"
@@ -353,8 +348,8 @@ def test_images_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path
     faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
     for name, first in (("loose", "loose/a.jpg"), ("t.tar", "t.tar"), ("f.parquet", "f.parquet")):
         assert refusal(tmp_path / name, placed_by=["landmarks"]) == (
-            f"{tmp_path}/{first} comes without the landmarks that each face is cropped by; give a manifest or Parquet "
-            "file with a column 'landmarks', or --faces detect, which finds them"
+            f"{tmp_path}/{first} comes without landmarks to crop each face by; give a manifest or Parquet file with a "
+            "column 'landmarks', or --faces detect to find them"
         )
     points = {"landmarks": [1.0, 2.0]}
     faces(tmp_path / "g.parquet", [{"image": {"bytes": b"1"}} | points], landmarks=pa.list_(pa.float32()))
@@ -364,7 +359,7 @@ def test_images_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path
 
 def test_a_listing_streams(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "b/c.jpg")
-    _, found = images([str(tmp_path)], Counter())
+    _, found = list_images([str(tmp_path)], Counter())
     assert next(found).image_id == "a.jpg"
     touch(tmp_path, "b/d.jpg")
     assert [image.image_id for image in found] == ["b/c.jpg", "b/d.jpg"]

@@ -15,7 +15,7 @@ KINDS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfil
 
 
 def indexed(content: bytes) -> Index:
-    return tar.index(io.BytesIO(content), len(content))
+    return tar.read_index(io.BytesIO(content), len(content))
 
 
 def archive(*entries: tuple[str, bytes]) -> bytes:
@@ -50,7 +50,7 @@ def test_members_are_found_as_tarfile_finds_them(tmp_path: Path, kind: int) -> N
 def test_the_bodies_are_not_read(tmp_path: Path) -> None:
     path = tar_file(tmp_path / "f.tar", [("a.jpg", bytes(10_000_000)), ("b.jpg", b"1")])
     counted = _Counted(path.read_bytes())
-    assert len(tar.index(counted, path.stat().st_size).members) == 2
+    assert len(tar.read_index(counted, path.stat().st_size).members) == 2
     assert counted.count < 20_000
 
 
@@ -63,7 +63,7 @@ class _Counted(io.BytesIO):
         return data
 
 
-def test_what_is_no_regular_file_is_told_apart() -> None:
+def test_members_that_are_not_regular_files_have_a_kind() -> None:
     types = {
         "a.jpg": tarfile.REGTYPE, "b.jpg": tarfile.AREGTYPE, "c.jpg": tarfile.CONTTYPE, "d.jpg": tarfile.SYMTYPE,
         "e.jpg": tarfile.LNKTYPE, "f.jpg": tarfile.CHRTYPE, "g.jpg": tarfile.FIFOTYPE, "h.jpg": tarfile.DIRTYPE,

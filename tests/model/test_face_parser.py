@@ -1,3 +1,5 @@
+"""`FaceParser` as an object and as a Ray Data function, and the network that it shares with the pipeline."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from segface_batch.pipeline.parse import ParseUnits
 
-from segface_batch import FaceParser, catalog, storage
+from segface_batch import FaceParser, Job, catalog, storage
+from segface_batch.images import statistics
 from segface_batch.model.weights import locate
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.worker import Worker
 from tests import drivers
 from tests.conftest import PORTRAITS, SMALL
 from tests.s3_server import S3Server
@@ -46,15 +50,28 @@ def test_no_images_give_no_masks(weights: Path) -> None:
     assert FaceParser(SMALL, weights=str(weights), device="cpu").parse([]).shape == (0, 512, 512)
 
 
-def test_an_actor_gets_weights_with_the_storage_options(
+def test_a_ray_data_batch_gains_masks_and_statistics(
+    weights: Path, images: list[np.ndarray], one_by_one: np.ndarray
+) -> None:
+    parser = FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch")
+    batch = {"image": np.array([images[0], images[2]]), "name": np.array(["one", "mirrored"])}
+    found, masks = parser(batch), one_by_one[[0, 2]]
+    measured = statistics.columns(list(masks), parser.checkpoint.dataset.class_names)
+    assert list(found) == ["image", "name", "mask", *measured]
+    assert found["image"] is batch["image"]
+    assert all(np.array_equal(found[name], values) for name, values in {"mask": masks, **measured}.items())
+
+
+def test_a_worker_gets_weights_with_the_storage_options(
     s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path / "cache"))
     demo = catalog.find("demo-synthetic")
     s3_server.client().upload_file(str(locate(demo)), s3_bucket, "mine.safetensors")
     options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json")
-    parser = {"checkpoint": demo.name, "weights": f"s3://{s3_bucket}/mine.safetensors", "device": "cpu"}
+    place = f"s3://{s3_bucket}/mine.safetensors"
+    job = Job(str(PORTRAITS), str(tmp_path / "out"), checkpoint=demo.name, weights=place, storage_options=str(options))
     try:
-        assert ParseUnits(parser, 10**6, str(options)).parser.checkpoint == demo
+        assert Worker(job, Resources(num_gpus=0, threads=1), None).checkpoint == demo
     finally:
         storage.configure(None)

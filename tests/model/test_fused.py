@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from segface_batch import FaceParser
 from segface_batch.catalog import find
 from segface_batch.model import engine, warp, weights
-from segface_batch.model.fused import Inference
+from segface_batch.model.fused import FusedSegFace
 from segface_batch.model.segface import normalised
+from segface_batch.model.segface_network import SegFaceNetwork
 from tests import filled
 from tests.conftest import SMALL
 from tests.model.test_parity import TOLERANCE
@@ -59,12 +59,12 @@ def check(mask: np.ndarray, theirs: Golden) -> None:
 
 
 @of(KINDS)
-def test_folded_weights_give_the_official_logits_and_masks(published: tuple[str, Path]) -> None:
+def test_fused_weights_give_the_official_logits_and_masks(published: tuple[str, Path]) -> None:
     name, path = published
     theirs = golden(name)
     pixels, landmarks = images(name, theirs)
     grids = () if landmarks is None else warp.grids(torch.from_numpy(landmarks), pixels.shape[1])
-    network = Inference(weights.load(find(name), path), pixels.shape[1], split=True).eval()
+    network = FusedSegFace(weights.load(find(name), path), pixels.shape[1], split=True).eval()
     with torch.inference_mode():
         logits = network.logits(torch.from_numpy(pixels), *grids)
         mask = network(torch.from_numpy(pixels), *grids)
@@ -81,11 +81,11 @@ def test_openvino_gives_the_official_masks(
     name, path = published
     monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path))
     theirs = golden(name)
-    made = FaceParser(name, weights=str(path), engine="openvino", threads=2).labels(*images(name, theirs))
+    made = SegFaceNetwork(name, weights=str(path), engine="openvino", threads=2).parse(*images(name, theirs)).labels
     check(made, theirs)
     (kept,) = (tmp_path / "openvino").iterdir()
     assert {file.name for file in kept.iterdir()} == {"network.xml", "network.bin"}
-    again = FaceParser(name, weights=str(path), engine="openvino", threads=2).labels(*images(name, theirs))
+    again = SegFaceNetwork(name, weights=str(path), engine="openvino", threads=2).parse(*images(name, theirs)).labels
     assert np.array_equal(again, made)
 
 
@@ -106,9 +106,9 @@ def test_the_published_graph_gives_the_recorded_logits(published: tuple[str, Pat
 def test_a_compiled_network_gives_the_official_masks(published: tuple[str, Path]) -> None:
     name, path = published
     theirs = golden(name)
-    parser = FaceParser(name, weights=str(path), device="cpu", compile=True)
-    assert parser.engine == "torch"
-    check(parser.labels(*images(name, theirs)), theirs)
+    network = SegFaceNetwork(name, weights=str(path), device="cpu", compile=True)
+    assert network.engine == "torch"
+    check(network.parse(*images(name, theirs)).labels, theirs)
 
 
 def test_bf16_of_openvino_is_close_and_says_where_the_cpu_has_none(
@@ -116,8 +116,8 @@ def test_bf16_of_openvino_is_close_and_says_where_the_cpu_has_none(
 ) -> None:
     theirs = golden(SMALL)
     pixels, _ = images(SMALL, theirs)
-    parser = FaceParser(SMALL, weights=str(weights), device="cpu", engine="openvino", precision="bf16")
-    same = parser.labels(pixels[:1]) == theirs.arrays["mask"][:1]
+    network = SegFaceNetwork(SMALL, weights=str(weights), device="cpu", engine="openvino", precision="bf16")
+    same = network.parse(pixels[:1]).labels == theirs.arrays["mask"][:1]
     assert same[theirs.safe[:1]].mean() > 0.95
     said = capsys.readouterr().err
     assert said == ("" if engine.cpu_has_bf16() else f"{NO_BF16}: OpenVINO computes in float32\n")
@@ -127,13 +127,13 @@ def test_without_a_compiler_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    parser = FaceParser("demo-synthetic", device="cpu", compile=True)
+    network = SegFaceNetwork("demo-synthetic", device="cpu", compile=True)
     assert capsys.readouterr().err == "the network is not compiled: it needs a C++ compiler, g++ or clang++\n"
-    assert parser.labels(np.zeros((1, 192, 192, 3), np.uint8)).shape == (1, 192, 192)
+    assert network.parse(np.zeros((1, 192, 192, 3), np.uint8)).labels.shape == (1, 192, 192)
 
 
 def test_settings_that_openvino_cannot_have_are_refused() -> None:
     with pytest.raises(ValueError, match="--engine openvino is for CPUs"):
-        FaceParser("demo-synthetic", engine="openvino", device="cuda")
+        SegFaceNetwork("demo-synthetic", engine="openvino", device="cuda")
     with pytest.raises(ValueError, match="--compile is for torch"):
-        FaceParser("demo-synthetic", engine="openvino", compile=True)
+        SegFaceNetwork("demo-synthetic", engine="openvino", compile=True)

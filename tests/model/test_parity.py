@@ -134,14 +134,14 @@ def test_the_filler_gives_the_recorded_tensors():
 @pytest.mark.parametrize("loaded", ["swinb_celeba_256"], indirect=True)
 def test_swin_in_timms_own_order_of_rolling_and_padding_is_another_function(loaded: Loaded):
     """The negative control: the same weights in timm's blocks as they are spoil a third of the mask and more."""
-    row = replace(BACKBONES["swin_base"], fix=None)
+    row = replace(BACKBONES["swin_base"], patch=None)
     plain = Backbone(row, 256)
     plain.load_state_dict(loaded.network.backbone.state_dict())
-    fixed, loaded.network.backbone = loaded.network.backbone, plain.eval()
+    patched, loaded.network.backbone = loaded.network.backbone, plain.eval()
     try:
         result = parity(loaded.network, loaded.name)
     finally:
-        loaded.network.backbone = fixed
+        loaded.network.backbone = patched
     assert result.differences["logits"] > 1000 * TOLERANCE
     assert result.different > 0.3 * result.pixels
 

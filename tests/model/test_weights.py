@@ -471,7 +471,7 @@ def test_without_a_file_the_published_one_comes_from_the_hub_and_then_from_its_c
     ],
     ids=["unreachable", "offline"],
 )
-def test_an_unreachable_hub_is_one_quick_line_that_names_the_cure(tmp_path: Path, settings: dict, reason: str):
+def test_an_unreachable_hub_is_one_quick_line_with_a_hint(tmp_path: Path, settings: dict, reason: str):
     began = time.monotonic()
     result = locate_elsewhere(tmp_path, NAME, **settings)
     assert time.monotonic() - began < 15  # most of it is starting Python; the library alone would retry for 23 s

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-
-import pyarrow as pa
+from collections.abc import Sequence
 
 from segface_batch import storage
 from segface_batch.inputs import sources
-from segface_batch.output import parts, plan as planning, run as runs
-from segface_batch.pipeline.fetch import fetch, unnest
-from tests import drivers, stand_in
+from segface_batch.output import parts, plan as plans, run as runs
+from segface_batch.pipeline.metrics import Clock
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.work import Work, to_table
+from segface_batch.pipeline.worker import Worker
+from tests import drivers
 
 
 def with_failpoint(failpoint: str, source: str, out: str, retry: str = "") -> None:
@@ -23,50 +25,44 @@ def with_failpoint(failpoint: str, source: str, out: str, retry: str = "") -> No
 
 
 def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_ROWS) -> None:
-    job = drivers.job(source, out, part_rows=part_rows)
-    out = storage.absolute(out)
+    job = drivers.job(source, storage.absolute(out), part_rows=part_rows)
+    out = job.output
     run = runs.read(out)
     if run is None:
         skipped: Counter[str] = Counter()
-        carried, images = sources.images(job.inputs, skipped)
-        name = planning.write(runs.plan_folder(out), images, skipped, job.part_rows, carried=carried)
-        run = runs.start(out, job, "0" * 64, name, carried)
-    plan = runs.plan(out, run)
-    parser = stand_in.Quick({"checkpoint": drivers.CHECKPOINT}, job.max_pixels)
-    staging = parts.Staging(out)
+        carried, images = sources.list_images(job.inputs, skipped)
+        name = plans.write(runs.plan_folder(out), images, skipped, job.part_rows, carried=carried)
+        run = runs.start(out, job, None, name, carried)
+    plan = runs.read_plan(out, run)
+    worker, staging = Worker(job, Resources(0, 1), None), parts.Staging(out)
     for planned in plan.parts:
-        if planned.name in parts.published(out):
+        if planned.name in parts.list_published(out):
             continue
         for unit in planned.units:
-            if staging.unit(planned, unit) not in staging.names():
-                parts.stage(staging.unit(planned, unit), _rows(parser, out, planned, unit, None))
+            if (target := staging.unit(planned, unit)) not in staging.names():
+                stage(worker, planned, unit, target)
         parts.publish(out, planned, run)
-    if retry and not storage.names(f"{out}/_segface/retries", ".done"):
-        if runs.unfinished_retry(out) is None:
-            runs.begin_retry(out, parts.error_images(out, plan.parts))
-        found = runs.unfinished_retry(out)
+    if retry and not storage.list_names(f"{out}/_segface/retries", ".done"):
+        if runs.find_retry(out) is None:
+            runs.begin_retry(out, parts.find_error_images(out, plan.parts))
+        found = runs.find_retry(out)
         assert found is not None
         staging, planned_parts = parts.Staging(out, found.name), {planned.index: planned for planned in plan.parts}
         for index, units in found.images.items():
+            planned = planned_parts[index]
             for unit, seqs in units.items():
-                parts.stage(
-                    staging.unit(planned_parts[index], unit), _rows(parser, out, planned_parts[index], unit, seqs)
-                )
-            parts.republish(out, planned_parts[index], run, found.name, list(units))
+                stage(worker, planned, unit, staging.unit(planned, unit), seqs)
+            parts.republish(out, planned, run, found.name, list(units))
         runs.end_retry(out, found)
         staging.sweep()
     parts.finish(out, plan)
 
 
-def _rows(
-    parser: stand_in.Quick, out: str, planned: planning.PlannedPart, unit: int, seqs: list[int] | None
-) -> pa.Table:
-    row = {
-        "range": pa.array([planned.index], pa.int32()),
-        "file": [planned.file],
-        "position": pa.array([unit - planned.first_unit], pa.int32()),
-        "seqs": pa.array([seqs], pa.list_(pa.int32())),
-    }
-    parsed = parser(fetch(pa.table(row), plan_folder=runs.plan_folder(out)))
-    assert parsed["fatal"].to_pylist() == [None]
-    return unnest(parsed["rows"])
+def stage(
+    worker: Worker, planned: plans.PlannedPart, unit: int, target: str, seqs: Sequence[int] | None = None
+) -> None:
+    """Annotate a unit, or some images of it, as an actor does, but raise what fails."""
+    work, clock = Work(planned, unit, target, None if seqs is None else tuple(seqs)), Clock()
+    (row,) = to_table([work]).to_pylist()
+    found, images = worker.fetch(row, clock)
+    worker.stage(target, found, worker.rows(images, clock), clock)

@@ -77,7 +77,7 @@ def test_a_death_at_a_write_changes_nothing_in_the_end(place: str, source: Path,
         out = tmp_path / moment
         assert run(source, out, failpoint=f"{moment}:{place}".lstrip(":")) == -signal.SIGKILL, (moment, place)
         if (out / "_segface" / "run.json").exists():
-            # What a reader may open is whole, and nobody is told that all is done.
+            # What a reader may open is whole, and the output does not look complete.
             assert {name: data for name, data in drivers.parts(out).items() if name.endswith(".parquet")}.items() <= (
                 drivers.parts(whole).items()
             )

@@ -27,9 +27,9 @@ def written(out: Path) -> list[list[dict[str, Any]]]:
 
 def test_a_run_that_stands_still_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "INTERVAL", 0.1)
-    with events.told(str(tmp_path), job(), units=2) as run:
-        run.unit(64, 3, {"fetch": 0.5, "parse": 2.0}, 64, 100)
-        run.unit(6, 0, {"parse": 1.0}, 70, 100)
+    with events.record(str(tmp_path), job(), units=2) as run:
+        run.add_unit(64, 3, {"fetch": 0.5, "network": 2.0}, 64, 100)
+        run.add_unit(6, 0, {"network": 1.0}, 70, 100)
         time.sleep(0.7)
         seen = written(tmp_path)[0]
     assert seen[0]["event"] == "start"
@@ -37,7 +37,7 @@ def test_a_run_that_stands_still_is_seen_from_outside(tmp_path: Path, monkeypatc
     first, last = seen[1], seen[-1]
     assert {name: first[name] for name in ("event", "units", "images", "errors", "done", "total", "seconds")} == {
         "event": "progress", "units": 2, "images": 70, "errors": 3, "done": 70, "total": 100,
-        "seconds": {"fetch": 0.5, "parse": 3.0},
+        "seconds": {"fetch": 0.5, "network": 3.0},
     }  # fmt: skip
     assert last["last_unit_seconds_ago"] > first["last_unit_seconds_ago"]
     assert last["images_per_second"] < first["images_per_second"]
@@ -47,7 +47,7 @@ def test_a_run_that_stands_still_is_seen_from_outside(tmp_path: Path, monkeypatc
 def test_an_object_holds_so_many_lines_and_another_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "INTERVAL", 0.05)
     monkeypatch.setattr(events, "MOST_LINES", 4)
-    with events.told(str(tmp_path), job()):
+    with events.record(str(tmp_path), job()):
         time.sleep(0.6)
     objects = written(tmp_path)
     assert len(objects) > 1
@@ -56,8 +56,8 @@ def test_an_object_holds_so_many_lines_and_another_begins(tmp_path: Path, monkey
     assert lines == ["start", *["progress"] * (len(lines) - 2), "end"]
 
 
-def test_why_a_run_stopped_is_told_without_secrets(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), events.told(str(tmp_path), job(weights=f"https://host/w.pt?sig={SECRET}")):
+def test_why_a_run_stopped_is_recorded_without_secrets(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), events.record(str(tmp_path), job(weights=f"https://host/w.pt?sig={SECRET}")):
         raise RuntimeError(f"no answer from https://user:{SECRET}@host/w.pt")
     ((start, stop),) = written(tmp_path)
     assert start["settings"]["weights"] == "https://host/w.pt?sig=REDACTED"

@@ -42,9 +42,9 @@ def foreign(out: Path, **changes: object) -> dict[str, object]:
     return content
 
 
-def test_a_lease_beats_tells_how_far_the_run_is_and_goes(tmp_path: Path) -> None:
-    with lease.held(str(tmp_path)) as held:
-        held.tell(5, 9)
+def test_a_lease_beats_reports_how_far_the_run_is_and_ends(tmp_path: Path) -> None:
+    with lease.hold(str(tmp_path)) as held:
+        held.report(5, 9)
         time.sleep(0.5)
         content = json.loads(place(tmp_path).read_text())
         assert (content["pid"], content["images_done"], content["images"]) == (os.getpid(), 5, 9)
@@ -58,39 +58,39 @@ def test_a_second_run_on_the_same_machine_is_refused_while_the_first_lives(tmp_p
     here = {"machine": lease._this_process()["machine"], "pid": sleeper.pid, "started": lease._started(sleeper.pid)}
     foreign(tmp_path, **here)
     refused = rf"\(host node-7, process {sleeper.pid}\) is working on .* --takeover"
-    with pytest.raises(RuntimeError, match=refused), lease.held(str(tmp_path)):
+    with pytest.raises(RuntimeError, match=refused), lease.hold(str(tmp_path)):
         pass
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
-    with lease.held(str(tmp_path)):  # a zombie, which nobody has waited for yet
+    with lease.hold(str(tmp_path)):  # a zombie, which nobody has waited for yet
         pass
     sleeper.wait()
     foreign(tmp_path, **here)
     started = time.monotonic()
-    with lease.held(str(tmp_path)):
+    with lease.hold(str(tmp_path)):
         assert time.monotonic() - started < 0.5
 
 
 def test_another_machines_run_counts_as_alive_while_it_beats(tmp_path: Path) -> None:
     foreign(tmp_path)
-    with lease.held(str(tmp_path)):  # it is silent
+    with lease.hold(str(tmp_path)):  # it is silent
         pass
     foreign(tmp_path)
     beat = threading.Timer(0.3, foreign, [tmp_path], {"beat": 4})
     beat.start()
-    with pytest.raises(RuntimeError, match=r"another run \(host node-7, process 12\)"), lease.held(str(tmp_path)):
+    with pytest.raises(RuntimeError, match=r"another run \(host node-7, process 12\)"), lease.hold(str(tmp_path)):
         pass
     beat.join()
 
 
 def test_a_run_learns_that_it_was_taken_over_and_leaves_the_others_lease(tmp_path: Path) -> None:
-    with lease.held(str(tmp_path)) as first, lease.held(str(tmp_path), takeover=True):
+    with lease.hold(str(tmp_path)) as first, lease.hold(str(tmp_path), takeover=True):
         time.sleep(0.5)
         with pytest.raises(RuntimeError, match="has taken over this output, so this one stops"):
             first.check()
     foreign(tmp_path)
     kept = place(tmp_path).read_text()
     lease.BEAT = 60.0  # it ends before it learns of the other
-    with lease.held(str(tmp_path), takeover=True):
+    with lease.hold(str(tmp_path), takeover=True):
         place(tmp_path).write_text(kept)
     assert place(tmp_path).read_text() == kept

@@ -46,9 +46,9 @@ def test_every_image_is_planned_once_in_order(tmp_path: Path) -> None:
     rows = []
     for planned in made.parts:
         for position, unit in enumerate(planned.units):
-            images = plan.read_unit(str(tmp_path), planned.file, position).to_pylist()
-            assert [(row["unit"], row["seq"]) for row in images] == [(unit, seq) for seq in range(len(images))]
-            rows += [(row["image_id"], row["uri"], row["landmarks"]) for row in images]
+            found = plan.read_unit(str(tmp_path), planned.file, position)
+            assert (found.number, found.seqs) == (unit, tuple(range(len(found.images))))
+            rows += [(image.image_id, image.uri, image.landmarks) for image in found.images]
     assert rows == [(image.image_id, image.uri, image.landmarks) for image in some(50)]
 
 
@@ -74,6 +74,23 @@ def test_a_row_has_all_that_is_needed_to_read_its_image(tmp_path: Path) -> None:
         blank | {"unit": 2, "seq": 0, "image_id": "f.parquet/4", "uri": "f.parquet#4", "_place": "f.parquet"}
         | {"_n_bytes": 1, "_column": "image.bytes", "_group": 3, "_row": 4, "_file_bytes": 1000},
     ]  # fmt: skip
+
+
+def test_a_unit_read_back_is_what_was_planned(tmp_path: Path) -> None:
+    carried = pa.schema([("age", pa.int64())])
+    images = [image._replace(carried=(number,)) for number, image in enumerate(some(10))]
+    members = [
+        member("s.tar", 512, 7, "truncated")._replace(carried=(10,)),
+        row("f.parquet", 3, 4)._replace(carried=(None,)),
+    ]
+    made = plan.read(str(tmp_path), [plan.write(str(tmp_path), [*images, *members], Counter(), 20, carried=carried)])
+    (planned,) = made.parts
+    first, second, third, fourth = (plan.read_unit(str(tmp_path), planned.file, at) for at in range(4))
+    some_of_first = plan.read_unit(str(tmp_path), planned.file, 0, [2, 5])
+    assert (some_of_first.number, some_of_first.seqs) == (0, (2, 5))
+    assert some_of_first.images == (first.images[2], first.images[5])
+    assert (second.number, second.seqs, second.carried) == (1, (0, 1), carried)
+    assert (*first.images, *second.images, *third.images, *fourth.images) == (*images, *members)
 
 
 def test_units_stay_small_in_number_and_bytes(tmp_path: Path) -> None:
@@ -137,7 +154,9 @@ def test_plans_of_other_images_lie_side_by_side(tmp_path: Path) -> None:
 def test_a_plan_may_lie_on_a_store(tmp_path: Path) -> None:
     folder = f"memory://{tmp_path.name}"
     made = plan.read(folder, [plan.write(folder, some(3), Counter(), 10)])
-    assert plan.read_unit(folder, made.parts[0].file, 0)["uri"].to_pylist() == [f"/in/{n}.jpg" for n in range(3)]
+    assert [image.uri for image in plan.read_unit(folder, made.parts[0].file, 0).images] == [
+        f"/in/{n}.jpg" for n in range(3)
+    ]
 
 
 @pytest.mark.slow

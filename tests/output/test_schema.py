@@ -12,18 +12,19 @@ LAPA = catalog.find("swinb_lapa_512").dataset
 def test_carried_columns_stand_between_the_fixed_ones_and_those_per_class() -> None:
     carried = pa.schema([("age", pa.int64()), ("who", pa.string())])
     fixed, classes = [name for name, _, _, _ in records.COLUMNS], LAPA.class_names
+    whole = ["mask_pixels"]
     wide = [f"px_{name}" for name in classes] + [f"frac_{name}" for name in classes]
     stats = records.stats_schema(LAPA, carried)
-    assert stats.names == [*fixed, "age", "who", *wide]
+    assert stats.names == [*fixed, *whole, "age", "who", *wide]
     assert (stats.field("age"), stats.field("who")) == (carried.field("age"), carried.field("who"))
     assert records.staged_schema(LAPA, carried) == stats.append(pa.field("mask", records.MASK))
-    assert records.stats_schema(LAPA).names == [*fixed, *wide]
+    assert records.stats_schema(LAPA).names == [*fixed, *whole, *wide]
     described = records.describe(LAPA, carried)["columns"]
-    assert list(described) == [*fixed, "age", "who", "px_<class>", "frac_<class>", "mask"]
+    assert list(described) == [*fixed, *whole, "px_<class>", "frac_<class>", "age", "who", "mask"]
     assert described["who"] == "carried from the manifest or Parquet file of the input"
 
 
-@pytest.mark.parametrize("name", ["uri", "STATUS", "mask", "landmarks", "data", "px_skin", "Frac_any", "_place"])
+@pytest.mark.parametrize("name", ["uri", "STATUS", "mask", "landmarks", "mask_pixels", "px_skin", "Frac_any", "_place"])
 def test_a_name_of_the_outputs_own_cannot_be_carried(name: str) -> None:
     with pytest.raises(ValueError, match=rf"\Acolumn '{name}' cannot be carried, .*; rename it in the input\Z"):
         records.check_carried(["age", name])

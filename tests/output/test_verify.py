@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +36,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 #: What is done to an output -> kind of finding, and words of its line.
 DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a flipped byte": (
@@ -48,6 +55,25 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no record": (
         lambda out: (out / "_segface/parts/part-00002.json").unlink(),
         "damaged", "_segface/parts/part-00002.json is missing or no record",
+    ),
+    "a record without its counts of images": (
+        lambda out: edit(out / "_segface/parts/part-00002.json", lambda record: record.pop("images_by_status")),
+        "damaged", "_segface/parts/part-00002.json is missing or no record",
+    ),
+    "a record that counts other images": (
+        lambda out: edit(out / "_segface/parts/part-00000.json", lambda record: record["images_by_status"].pop("ok")),
+        "damaged", "_segface/parts/part-00000.json says images_by_status {'error': 1}, counted are {'error': 1, "
+        "'ok': 7}",
+    ),
+    "a record and a manifest that count other errors": (
+        lambda out: [edit(out / "_segface/parts/part-00000.json", lambda record: record.update(errors={})),
+                     edit(out / "_segface/manifest.json",
+                          lambda manifest: [manifest.update(errors={}), manifest["parts"][0].update(errors={})])],
+        "damaged", "_segface/parts/part-00000.json says errors {}, counted are {'empty': 1}",
+    ),
+    "a manifest that counts other images": (
+        lambda out: edit(out / "_segface/manifest.json", lambda manifest: manifest["images_by_status"].update(ok=18)),
+        "damaged", "_segface/manifest.json is not that of these parts",
     ),
     "a part removed": (
         lambda out: (out / "stats/part-00001.parquet").unlink(),

@@ -261,7 +261,7 @@ ray.init(num_cpus=3, num_gpus=1, include_dashboard=False)
 job = drivers.job(*sys.argv[1:])
 print(annotate(job).status)
 run = runs.read(job.output)
-first = runs.plan(job.output, run).parts[0]
+first = runs.read_plan(job.output, run).parts[0]
 print(units(job, None, [Work(first, 0, "")]))
 """
 

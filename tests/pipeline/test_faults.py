@@ -297,7 +297,7 @@ def test_a_run_on_s3_asks_once_for_each_image_and_keeps_its_secret(on_s3: OnS3) 
     assert report.complete, report
     secret = server_of_tests.secret_of("ci-admin").encode()
     assert secret in on_s3.options.read_bytes()
-    written = [entry.place for entry in storage.listing(on_s3.out)]
+    written = [entry.place for entry in storage.list_objects(on_s3.out)]
     assert [place for place in written if secret in storage.read(place)] == []
     logs = list(Path(ray_logs()).rglob("*.*"))
     assert logs
@@ -330,7 +330,7 @@ def test_a_run_on_a_bad_s3_ends_with_the_same_bytes(on_s3: OnS3) -> None:
 def test_revoked_credentials_stop_a_run_soon_and_it_goes_on_later(on_s3: OnS3, ray_address: str) -> None:
     words = ["--storage-options", on_s3.options]
     driver = drivers.start(on_s3.source, on_s3.out, *words, RAY_ADDRESS=ray_address)
-    until(lambda: storage.names(f"{on_s3.out}/_segface/staging", ".arrow"), driver)
+    until(lambda: storage.list_names(f"{on_s3.out}/_segface/staging", ".arrow"), driver)
     on_s3.proxy.set_faults([{"fault": "denied"}])
     denied = time.monotonic()
     _, told = driver.communicate(timeout=60)

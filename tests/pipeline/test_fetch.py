@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +11,50 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segface_batch import storage
+from segface_batch.errors import FatalError
 from segface_batch.inputs import parquet, sources
-from segface_batch.output import plan
+from segface_batch.inputs.image import SourceImage
+from segface_batch.output import plan, run as runs
 from segface_batch.output.plan import Plan
-from segface_batch.pipeline.fetch import MAX_BYTES, fetch, unit_schema, unnest
+from segface_batch.pipeline.fetch import MAX_BYTES, Answer, fetch
+from segface_batch.pipeline.metrics import Clock
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.worker import Worker
+from tests import drivers
 from tests.inputs.archives import IMAGE, tar_file
 
 
 class Planned:
-    """An input planned in a folder of its own, and its units fetched."""
+    """An input planned as a run with that `output` does it, and its units."""
 
     def __init__(self, folder: Path, *inputs: Path | str, **options: Any) -> None:
-        self.folder = str(folder / "plan")
+        self.output = str(folder / "out")
+        self.folder = runs.plan_folder(self.output)
         skipped: Counter[str] = Counter()
-        carried, found = sources.images([str(place) for place in inputs], skipped, **options)
+        carried, found = sources.list_images([str(place) for place in inputs], skipped, **options)
         name = plan.write(self.folder, found, skipped, 16_384, carried=carried)
         self.plan: Plan = plan.read(self.folder, [name])
 
-    def unit(self, position: int = 0, seqs: list[int] | None = None, **settings: Any) -> pa.Table:
-        row = {"range": 0, "file": self.plan.parts[0].file, "position": position, "seqs": seqs}
-        types = {"range": pa.int32(), "file": pa.string(), "position": pa.int32(), "seqs": pa.list_(pa.int32())}
-        unit = pa.Table.from_pylist([row], pa.schema(list(types.items())))
-        fetched = fetch(unit, plan_folder=self.folder, **settings)
-        assert fetched.schema == unit_schema(self.plan.carried)
-        return fetched
+    def work(self, position: int = 0, seqs: list[int] | None = None) -> dict[str, Any]:
+        """A row of `pipeline.work.SCHEMA`."""
+        row = {"file": self.plan.parts[0].file, "position": position, "seqs": seqs, "any_length": False}
+        return row | {"target": f"{self.output}/unit-{position}.arrow"}
+
+    def unit(self, position: int = 0, seqs: list[int] | None = None) -> plan.Unit:
+        return plan.read_unit(self.folder, self.plan.parts[0].file, position, seqs)
 
     def answers(self, position: int = 0, seqs: list[int] | None = None, **settings: Any) -> list[tuple[Any, ...]]:
         """image_id, data and error of each image."""
-        fetched = self.unit(position, seqs, **settings)
-        assert fetched["fatal"].to_pylist() == [None]
-        rows = unnest(fetched["images"]).to_pylist()
-        return [(row["image_id"], row["data"], row["error"]) for row in rows]
+        unit = self.unit(position, seqs)
+        found = zip(unit.images, fetch(unit, **settings), strict=True)
+        return [(image.image_id, answer.data, answer.error) for image, answer in found]
 
     def fatal(self, position: int = 0, **settings: Any) -> str:
-        (row,) = self.unit(position, **settings).to_pylist()
-        assert (row["range"], row["images"]) == (0, [])
-        assert "\n" not in row["fatal"]
-        return row["fatal"]
+        """What stops the run."""
+        with pytest.raises(FatalError) as caught:
+            fetch(self.unit(position), **settings)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
 
 
 def folder_of(root: Path, count: int, suffix: str = ".jpg") -> Path:
@@ -57,25 +64,20 @@ def folder_of(root: Path, count: int, suffix: str = ".jpg") -> Path:
     return root
 
 
-def test_a_unit_is_one_row_with_its_images_and_their_columns(tmp_path: Path) -> None:
+def test_a_unit_has_its_images_and_their_columns_in_order(tmp_path: Path) -> None:
     folder_of(tmp_path, 2)
     (tmp_path / "m.csv").write_text('uri,image_id,landmarks,who\n001.jpg,one,"1 2",x\n000.jpg,,,\n')
-    (row,) = Planned(tmp_path, tmp_path / "m.csv", columns=("who",), placed_by=("landmarks",)).unit().to_pylist()
-    rest = {"unit": 0, "error": None}
-    assert row == {
-        "range": 0,
-        "unit": 0,
-        "fatal": None,
-        "images": [
-            {"seq": 0, "image_id": "one", "uri": f"{tmp_path}/001.jpg", "landmarks": [1.0, 2.0], "who": "x"}
-            | {"data": b"1"} | rest,
-            {"seq": 1, "image_id": "000.jpg", "uri": f"{tmp_path}/000.jpg", "landmarks": None, "who": None}
-            | {"data": b"0"} | rest,
-        ],
-    }  # fmt: skip
+    planned = Planned(tmp_path, tmp_path / "m.csv", columns=("who",), placed_by=("landmarks",))
+    images = (
+        SourceImage("one", f"{tmp_path}/001.jpg", [1.0, 2.0], 1, carried=("x",)),
+        SourceImage("000.jpg", f"{tmp_path}/000.jpg", None, 1, carried=(None,)),
+    )
+    assert planned.unit() == plan.Unit(0, (0, 1), images, pa.schema([("who", pa.string())]))
+    assert fetch(planned.unit()) == [Answer(b"1"), Answer(b"0")]
+    assert planned.unit(0, [1]).seqs == (1,)
 
 
-def test_a_file_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_has_an_error_word(tmp_path: Path) -> None:
     files = folder_of(tmp_path / "in", 9)
     planned = Planned(tmp_path, files)
     (files / "000.jpg").unlink()
@@ -108,7 +110,7 @@ def test_only_the_images_asked_for_are_fetched(tmp_path: Path) -> None:
     assert Planned(tmp_path, shard).answers(0, [1, 3]) == [("s.tar/1.jpg", b"1", None), ("s.tar/3.jpg", b"3", None)]
 
 
-def test_members_of_a_tar_file_are_cut_out_of_one_piece(tmp_path: Path) -> None:
+def test_members_of_a_tar_file_are_read_by_one_request(tmp_path: Path) -> None:
     files = [(f"{'d' * 40 * number}/{number}.jpg", b"%d" % number * 700) for number in range(10)]
     files[5:5] = [("5.json", b"{}" * 3000)]
     planned = Planned(tmp_path, tar_file(tmp_path / "s.tar", files, kind=2))
@@ -117,7 +119,7 @@ def test_members_of_a_tar_file_are_cut_out_of_one_piece(tmp_path: Path) -> None:
     assert planned.answers(0) + planned.answers(1) == expected
 
 
-def test_members_that_are_cut_or_no_longer_there_are_errors(tmp_path: Path) -> None:
+def test_members_that_are_cut_off_or_have_changed_are_errors(tmp_path: Path) -> None:
     files = [(f"{number}.jpg", b"%d" % number * 600) for number in range(3)]
     shard = tar_file(tmp_path / "s.tar", files)
     whole = shard.read_bytes()
@@ -166,7 +168,7 @@ def test_a_parquet_file_that_was_replaced_or_damaged_gives_errors(tmp_path: Path
         path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
         assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
     path.write_bytes(b"1" * (size - 1))
-    parquet.kept.cache_clear()
+    parquet.open_once.cache_clear()
     assert [error for _, _, error in planned.answers()] == ["changed"] * 3
     path.write_bytes(b"1" * size)
     assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
@@ -180,15 +182,15 @@ def test_files_that_may_not_be_read_are_forbidden(tmp_path: Path) -> None:
     assert planned.answers() == [("000.jpg", None, "forbidden"), ("001.jpg", b"1", None)]
 
 
-def test_a_unit_of_which_nothing_can_be_read_ends_the_run(tmp_path: Path) -> None:
+def test_a_unit_without_a_readable_image_stops_the_run(tmp_path: Path) -> None:
     files = folder_of(tmp_path / "in", 15)
     planned = Planned(tmp_path, files)
     for number in range(15):
         (files / f"{number:03d}.jpg").unlink()
         (files / f"{number:03d}.jpg").symlink_to(f"{number:03d}.jpg")
     assert planned.fatal() == (
-        f"all 8 images of unit 0 are unfetchable (first: {files}/000.jpg: Too many levels of symbolic links); see "
-        "to the disk, network or server and run again, or add --allow-unreadable to record them as errors"
+        f"all 8 images of unit 0 are unfetchable (first: {files}/000.jpg: Too many levels of symbolic links); "
+        "check the disk, network or server and run again, or add --allow-unreadable to record them as errors"
     )
     lost = [(f"{number:03d}.jpg", None, "unfetchable") for number in range(15)]
     assert planned.answers(allow_unreadable=True) == lost[:8]
@@ -197,7 +199,7 @@ def test_a_unit_of_which_nothing_can_be_read_ends_the_run(tmp_path: Path) -> Non
     assert planned.answers()[3] == ("003.jpg", None, "missing")
 
 
-def test_an_image_that_was_cut_anyway_does_not_excuse_the_others(tmp_path: Path) -> None:
+def test_an_error_known_from_the_plan_does_not_excuse_the_other_images(tmp_path: Path) -> None:
     files = [(f"{number:04d}.jpg", b"1") for number in range(576)]  # units of nine
     shard = tar_file(tmp_path / "s.tar", files)
     os.truncate(shard, 575 * 1024 + 512)
@@ -209,7 +211,7 @@ def test_an_image_that_was_cut_anyway_does_not_excuse_the_others(tmp_path: Path)
     assert [error for _, _, error in answers] == ["unfetchable"] * 8 + ["truncated"]
 
 
-def test_missing_images_are_believed(tmp_path: Path) -> None:
+def test_a_unit_of_missing_images_does_not_stop_the_run(tmp_path: Path) -> None:
     files = folder_of(tmp_path / "in", 8)
     planned = Planned(tmp_path, files)
     for path in files.iterdir():
@@ -217,7 +219,7 @@ def test_missing_images_are_believed(tmp_path: Path) -> None:
     assert {error for _, _, error in planned.answers()} == {"missing"}
 
 
-def test_storage_of_which_nothing_can_be_had_ends_the_run_without_telling_secrets(tmp_path: Path) -> None:
+def test_unavailable_storage_stops_the_run_and_no_secret_is_shown(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("nosuch://u:p@host/a.jpg?sig=s\n")
     planned = Planned(tmp_path, tmp_path / "m.txt")
     for settings in ({}, {"allow_unreadable": True}):
@@ -226,20 +228,16 @@ def test_storage_of_which_nothing_can_be_had_ends_the_run_without_telling_secret
         assert "u:p" not in fatal
 
 
-def test_whatever_else_goes_wrong_is_told_in_one_line(tmp_path: Path) -> None:
+def test_any_other_error_stops_the_run_in_one_line(tmp_path: Path) -> None:
     planned = Planned(tmp_path, folder_of(tmp_path / "in", 1))
-    absent = f"{tmp_path}/absent.json"
-    assert planned.fatal(storage_options=absent) == (
-        f"fetching failed: FileNotFoundError: no file '{absent}'; give --storage-options a JSON file or a JSON object"
-    )
-    storage.configure(None)
+    unit = planned.unit()
+    broken = replace(unit, images=(unit.images[0]._replace(place=f"{tmp_path}/in/\0.jpg"),))
+    with pytest.raises(FatalError, match=r"^fetching failed: ValueError: embedded null (byte|character)"):
+        fetch(broken)
     plan.read_part.cache_clear()
     lost = Path(planned.folder) / planned.plan.parts[0].file
     lost.unlink()
-    (row,) = planned.unit().to_pylist()
-    assert row == {
-        "range": 0,
-        "unit": None,
-        "images": [],
-        "fatal": f"fetching failed: FileNotFoundError: {lost}: No such file or directory",
-    }
+    worker = Worker(drivers.job(tmp_path / "in", planned.output), Resources(0, 1), None)
+    with pytest.raises(FatalError) as caught:
+        worker.fetch(planned.work(), Clock())
+    assert str(caught.value) == f"fetching failed: FileNotFoundError: {lost}: No such file or directory"

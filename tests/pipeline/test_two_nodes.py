@@ -69,7 +69,7 @@ def test_a_run_on_two_nodes_outlives_one(tmp_path: Path) -> None:
     report = verify(str(out))
     assert report.complete, report
     assert report.status == {"ok": drivers.IMAGES}
-    (place,) = [entry.place for entry in storage.listing(str(out / "_segface" / "events"))]
+    (place,) = [entry.place for entry in storage.list_objects(str(out / "_segface" / "events"))]
     start, *_, end = [json.loads(line) for line in storage.read(place).splitlines()]
     assert (start["event"], start["cluster"]["nodes"], start["actors"]) == ("start", 2, [2, 2])
     assert (end["event"], end["done"], end["total"]) == ("end", drivers.IMAGES, drivers.IMAGES)

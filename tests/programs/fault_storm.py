@@ -118,7 +118,7 @@ class Storm:
 
 
 def _written(out: str) -> list[str]:
-    return [name for folder in ("stats", "masks", "_segface") for name in storage.names(f"{out}/{folder}", "")]
+    return [name for folder in ("stats", "masks", "_segface") for name in storage.list_names(f"{out}/{folder}", "")]
 
 
 def _title(process: psutil.Process) -> str:
@@ -142,7 +142,7 @@ def storm(kills: int, seed: int, ray: int, source: Path, outs: str, options: lis
         assert report.complete, report
         assert drivers.parts(out) == expected, f"{out} has other bytes"
         storms.count["outputs"] += 1
-        storage.remove([out] if not storage.is_url(out) else [entry.place for entry in storage.listing(out)])
+        storage.remove([out] if not storage.is_url(out) else [entry.place for entry in storage.list_objects(out)])
     return storms.count
 
 

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import drivers, s3_server, stand_in
+from pipelines.benchmarks import corpus
+from tests import s3_server, stand_in
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("netns_cluster.sh")
@@ -32,19 +33,18 @@ USER = "ci-run"
 HEALTH = {"initial_delay_ms": 1000, "period_ms": 2000, "timeout_ms": 5000, "failure_threshold": 4}
 
 
-class Parsed(NamedTuple):
-    """A unit that stand_in.Counted has parsed."""
+class Batch(NamedTuple):
+    """Images, each of one crop, that stand_in.Counted has parsed together; `time` in seconds since the epoch."""
 
     host: str
     node: str
-    unit: int
     images: int
     time: float
 
 
-def parsed(log: Path) -> list[Parsed]:
+def parsed(log: Path) -> list[Batch]:
     words = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-    return [Parsed(host, node, int(unit), int(n), float(at)) for host, node, unit, n, at in words]
+    return [Batch(host, node, int(images), float(at)) for host, node, images, at in words]
 
 
 class Hosts:
@@ -88,9 +88,8 @@ class Hosts:
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def annotate(self, source: str, out: str, parser: str, *words: object) -> subprocess.Popen[str]:
-        own = ["--checkpoint", drivers.CHECKPOINT, "--parser", f"tests.stand_in:{parser}"]
-        return self.submit("annotate", source, out, *own, *words)
+    def annotate(self, source: str, out: str, network: str, *words: object) -> subprocess.Popen[str]:
+        return self.submit("annotate", source, out, "--network", f"tests.stand_in:{network}", *words)
 
 
 def user(access_key: str) -> dict[str, str]:
@@ -107,7 +106,7 @@ def missing() -> str | None:
             return f"needs {program}"
     name = f"t{uuid.uuid4().hex[:8]}"
     if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
-        return "needs the right to make network namespaces"
+        return "needs permission to make network namespaces"
     subprocess.run(["ip", "netns", "del", name], check=True)
     return None
 
@@ -125,30 +124,25 @@ def running(workers: int, *options: str) -> Iterator[Hosts]:
         shutil.rmtree(state)
 
 
-def rate(units: list[Parsed]) -> float:
-    """Images/s from the first finished unit to the last."""
-    first, *others = sorted(units, key=lambda unit: unit.time)
-    return sum(unit.images for unit in others) / (others[-1].time - first.time)
+def rate(batches: list[Batch]) -> float:
+    """Images/s from the first batch to the last."""
+    first, *others = sorted(batches, key=lambda batch: batch.time)
+    return sum(batch.images for batch in others) / (others[-1].time - first.time)
 
 
 def speed_up(images: int) -> None:
-    from segface_batch.demo import FACES
-
     rates: list[float] = []
-    with tempfile.TemporaryDirectory() as name:
-        faces = sorted((FACES / "rendered").glob("*.jpg"))
-        for number in range(images):
-            shutil.copy(faces[number % len(faces)], Path(name) / f"{number:05d}.jpg")
+    with corpus.folder(images, [path.read_bytes() for path in corpus.RENDERED]) as folder:
         for workers in (0, 1):
             with running(workers, "--pin") as hosts:
-                hosts.copy_in(Path(name), "s3://inputs/speed")
+                hosts.copy_in(folder / "in", "s3://inputs/speed")
                 out = "s3://outputs/runs/speed"
                 job = hosts.annotate("s3://inputs/speed", out, "CountedNetwork", "--actors", workers + 1)
                 told, _ = job.communicate()
                 assert job.returncode == 0, told
-                units = parsed(hosts.log)
-            by_host = {host: sum(unit.images for unit in units if unit.host == host) for host in ("h", "w1")}
-            rates.append(rate(units))
+                batches = parsed(hosts.log)
+            by_host = {host: sum(batch.images for batch in batches if batch.host == host) for host in ("h", "w1")}
+            rates.append(rate(batches))
             print(f"{workers + 1} hosts: {rates[-1]:.1f} images/s", by_host, flush=True)
     print(f"speed-up of two hosts over one: {rates[1] / rates[0]:.2f}")
 

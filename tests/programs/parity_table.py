@@ -22,7 +22,7 @@ from torch import Tensor
 from segface_batch.catalog import PUBLISHED, Checkpoint
 from segface_batch.images.crop import Crop, crop_image
 from segface_batch.model import warp, weights
-from segface_batch.model.segface import SegFace, normalised, unfolded
+from segface_batch.model.segface import SegFace, depth_to_space, normalised
 from tests import filled
 
 
@@ -102,8 +102,8 @@ def stages(network: SegFace, pixels: Tensor, landmarks: Tensor | None) -> dict[s
     decoder = network.face_decoder
     tokens, features = decoder.transformer(decoder.class_tokens(), fused.flatten(1, 2), code.flatten(0, 1))
     upscaled = decoder.output_upscaling(features).unflatten(1, fused.shape[1:3])
-    found |= {"tokens": tokens, "hyper": decoder.output_hypernetwork_mlps(tokens), "upscaled": unfolded(upscaled)}
-    logits = unfolded(decoder(fused, code))
+    found |= {"tokens": tokens, "hyper": decoder.output_hypernetwork_mlps(tokens), "upscaled": depth_to_space(upscaled)}
+    logits = depth_to_space(decoder(fused, code))
     if back is not None:
         found["decoder_logits"] = logits
         logits = warp.sampled(logits, back)

@@ -1,4 +1,4 @@
-"""Planning, a whole run, a rerun and verify of many images, with a parser that costs nothing.
+"""Planning, a whole run, a rerun and verify of many images, with a network that costs nothing.
 
     python -m tests.programs.scale 1000 10000 100000 1000000
 
@@ -20,8 +20,9 @@ from pathlib import Path
 
 import psutil
 
-from segface_batch import bench
-from tests import drivers
+from pipelines.benchmarks.overhead import RunClock
+
+NETWORK = "tests.stand_in:Free"
 
 #: Seconds between looks at the memory of the command, and of its workers, which are many.
 OFTEN, SELDOM = 0.05, 1.0
@@ -52,7 +53,7 @@ def watched(command: list[str]) -> tuple[float, float, float, str]:
     return time.monotonic() - started, peak, of_workers, printed
 
 
-class Growth(bench.Clock):
+class Growth(RunClock):
     """Also times when a tenth, half and nine tenths of the images were done."""
 
     def __init__(self) -> None:
@@ -77,11 +78,10 @@ class Growth(bench.Clock):
 RUN = """
 import os, sys
 from segface_batch import Job, annotate
-from tests import drivers
 from tests.programs import scale
 clock = scale.Growth()
 source, out, rows = sys.argv[1:]
-annotate(Job(source, out, checkpoint=drivers.CHECKPOINT, parser="tests.stand_in:Free", part_rows=int(rows)), clock)
+annotate(Job(source, out, network=scale.NETWORK, part_rows=int(rows)), clock)
 print(clock.start_seconds, clock.seconds_per_image(len(os.sched_getaffinity(0))), clock.ratio)
 """
 
@@ -95,9 +95,8 @@ def main(numbers: list[int]) -> None:
                 manifest.write("uri,image_id\n")
                 manifest.writelines(f"a.png,{number:09d}/face.png\n" for number in range(images))
             out = folder / "out"
-            words = ["annotate", folder / "manifest.csv", out, "--checkpoint", drivers.CHECKPOINT]
             rows = min(16_384, images // 4)
-            words += ["--parser", "tests.stand_in:Free", "--part-rows", rows]
+            words = ["annotate", folder / "manifest.csv", out, "--network", NETWORK, "--part-rows", rows]
             run = [sys.executable, "-c", RUN, *map(str, (folder / "manifest.csv", out, rows))]
             seconds, peak, of_workers, printed = watched(run)
             start, each, growth = map(float, printed.split()[-3:])

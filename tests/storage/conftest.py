@@ -17,7 +17,7 @@ from segface_batch.storage import options, retry
 from tests.fault_proxy import RunningProxy
 from tests.s3_server import REGION, S3Server, secret_of
 
-#: How long the clients try in these tests.
+#: `retry.SECONDS` in these tests.
 SECONDS = 3.0
 
 
@@ -72,7 +72,7 @@ def shared_bucket(s3_server: S3Server) -> tuple[str, Any]:
 
 @pytest.fixture(scope="module", params=options.S3_CLIENTS)
 def client(request: pytest.FixtureRequest) -> Iterator[str]:
-    """One after the other for all tests of a module, which share its connections."""
+    """Each client in turn for all tests of a module, which share its connections."""
     yield request.param
     storage.configure(None)
 

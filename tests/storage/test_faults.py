@@ -1,4 +1,4 @@
-"""What a store, a network or a user can do wrong, and what becomes of a request then."""
+"""Faults of a store, a network or a user, and how requests end then."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from segface_batch.storage import retry
 from tests.s3_server import running_server
 from tests.storage.conftest import Folder
 
-#: The options of one who does not wait long.
-SILENCE = {"connect_timeout": 1, "read_timeout": 0.5}
+#: Short timeouts.
+TIMEOUTS = {"connect_timeout": 1, "read_timeout": 0.5}
 
-#: Fault, how often, and how many requests that makes.
-PASSING = [("slowdown", 3), ("error500", 1), ("reset", 2), ("stall", 1)]
+#: Temporary faults, and how often each happens.
+TEMPORARY = [("slowdown", 3), ("error500", 1), ("reset", 2), ("stall", 1)]
 
 
 @pytest.fixture
@@ -31,35 +31,35 @@ def data(folder: Folder) -> bytes:
     return content
 
 
-@pytest.mark.parametrize(("fault", "times"), [*PASSING, ("partial", 2)])
-def test_a_read_outlives_a_fault_that_passes(folder: Folder, data: bytes, fault: str, times: int) -> None:
-    folder.configure(config_kwargs=SILENCE)
+@pytest.mark.parametrize(("fault", "times"), [*TEMPORARY, ("partial", 2)])
+def test_a_read_survives_a_temporary_fault(folder: Folder, data: bytes, fault: str, times: int) -> None:
+    folder.configure(config_kwargs=TIMEOUTS)
     folder.faults({"fault": fault, "times": times})
     assert storage.read(f"{folder.url}/a") == data
     assert folder.requests() == {"GET": times + 1}
 
 
-@pytest.mark.parametrize(("fault", "times"), [*PASSING, ("conflict", 2)])
-def test_a_put_outlives_a_fault_that_passes(folder: Folder, fault: str, times: int) -> None:
-    folder.configure(config_kwargs=SILENCE)
+@pytest.mark.parametrize(("fault", "times"), [*TEMPORARY, ("conflict", 2)])
+def test_a_put_survives_a_temporary_fault(folder: Folder, fault: str, times: int) -> None:
+    folder.configure(config_kwargs=TIMEOUTS)
     folder.faults({"fault": fault, "times": times})
     assert storage.put(f"{folder.url}/a", b"content")
     assert folder.requests() == {"PUT": times + 1}
     assert storage.read(f"{folder.url}/a") == b"content"
 
 
-def test_a_listing_and_a_removal_outlive_a_fault_that_passes(folder: Folder, data: bytes) -> None:
+def test_a_listing_and_a_removal_survive_a_temporary_fault(folder: Folder, data: bytes) -> None:
     folder.faults({"fault": "slowdown", "times": 2})
-    assert list(storage.listing(folder.url)) == [(f"{folder.url}/a", len(data))]
+    assert list(storage.list_objects(folder.url)) == [(f"{folder.url}/a", len(data))]
     folder.faults({"fault": "reset", "times": 2})
     storage.remove([f"{folder.url}/a"])
     assert folder.requests() == {"POST": 3}
-    assert list(storage.listing(folder.url)) == []
+    assert list(storage.list_objects(folder.url)) == []
 
 
-def test_a_put_whose_answer_is_lost_is_done(folder: Folder) -> None:
+def test_a_put_whose_answer_is_lost_has_been_done(folder: Folder) -> None:
     folder.faults({"fault": "lost_ack", "times": 1})
-    assert not storage.put(f"{folder.url}/a", b"content")  # somebody's, for all it knows
+    assert not storage.put(f"{folder.url}/a", b"content")  # it cannot tell whose object exists
     assert folder.requests() == {"PUT": 2}
     assert storage.read(f"{folder.url}/a") == b"content"
     folder.faults({"fault": "lost_ack", "times": 1})
@@ -88,10 +88,10 @@ def test_s3fs_finds_a_damaged_body_by_its_checksum_and_obstore_does_not(
         pytest.param(lambda place: storage.put(place, b""), id="put"),
         pytest.param(lambda place: storage.replace(place, b""), id="replace"),
         pytest.param(lambda place: storage.remove([place]), id="remove"),
-        pytest.param(lambda place: list(storage.listing(place)), id="listing"),
+        pytest.param(lambda place: list(storage.list_objects(place)), id="listing"),
     ],
 )
-def test_a_fault_that_stays_ends_with_the_deadline(folder: Folder, ask: Callable[[str], object]) -> None:
+def test_a_permanent_fault_ends_with_the_deadline(folder: Folder, ask: Callable[[str], object]) -> None:
     retry.SECONDS = 1.0
     folder.faults({"fault": "slowdown"})
     begin = time.monotonic()
@@ -102,7 +102,7 @@ def test_a_fault_that_stays_ends_with_the_deadline(folder: Folder, ask: Callable
     assert 3 <= sum(folder.requests().values()) <= 6
 
 
-def test_a_unit_of_reads_fails_in_the_time_of_one(folder: Folder, data: bytes) -> None:
+def test_reads_that_share_a_deadline_fail_in_the_time_of_one(folder: Folder, data: bytes) -> None:
     folder.faults({"fault": "slowdown"})
     retry.SECONDS = 2.0
     deadline = storage.Deadline()
@@ -114,17 +114,17 @@ def test_a_unit_of_reads_fails_in_the_time_of_one(folder: Folder, data: bytes) -
             return False
 
     begin = time.monotonic()
-    with ThreadPoolExecutor(16) as pool:  # four after the other
+    with ThreadPoolExecutor(16) as pool:  # each thread reads four in turn
         assert list(pool.map(read, range(64))) == [False] * 64
     assert time.monotonic() - begin < 3 * 2.0
-    folder.faults()  # one that works gives the others their time back
+    folder.faults()  # a success resets the deadline
     assert read(0)
     folder.faults({"fault": "slowdown", "times": 2})
     assert read(0)
     assert folder.requests() == {"GET": 3}
 
 
-def test_a_request_ends_though_others_of_its_deadline_go_on(folder: Folder, data: bytes) -> None:
+def test_a_request_ends_though_others_with_its_deadline_succeed(folder: Folder, data: bytes) -> None:
     retry.SECONDS = 1.0
     folder.keep("refused", b"")
     folder.faults({"fault": "slowdown", "match": "/refused"})
@@ -174,8 +174,8 @@ def test_a_store_that_dies_and_comes_back_is_waited_for(folder: Folder) -> None:
         pytest.param({"secret": "wrong"}, "SignatureDoesNotMatch: check the credentials", id="wrong secret"),
         pytest.param({"key": "nobody"}, "InvalidAccessKeyId: check the credentials", id="unknown key"),
         pytest.param(
-            {"anon": True, "key": None, "secret": None}, "AccessDenied", id="nobody"
-        ),  # one object's matter, for all S3 says
+            {"anon": True, "key": None, "secret": None}, "AccessDenied", id="anonymous"
+        ),  # S3 does not say whether it concerns more than one object
     ],
 )
 def test_wrong_credentials_are_tried_once(folder: Folder, data: bytes, changes: dict[str, Any], words: str) -> None:
@@ -184,24 +184,26 @@ def test_wrong_credentials_are_tried_once(folder: Folder, data: bytes, changes: 
     for ask in (
         lambda: storage.read(f"{folder.url}/a"),
         lambda: storage.put(f"{folder.url}/b", b""),
-        lambda: list(storage.listing(folder.url)),
+        lambda: list(storage.list_objects(folder.url)),
     ):
         with pytest.raises(PermissionError, match=rf"\A.*{words}.*'{folder.url}.*'\Z") as caught:
             ask()
-        assert isinstance(caught.value, storage.Unusable) == (words != "AccessDenied")
+        assert isinstance(caught.value, storage.StorageUnavailable) == (words != "AccessDenied")
         assert "wrong" not in str(caught.value)
     assert folder.requests() == {"GET": 2, "PUT": 1}
 
 
-def test_a_wrong_clock_is_said_so(folder: Folder) -> None:
+def test_a_wrong_clock_is_named(folder: Folder) -> None:
     folder.faults({"fault": "skewed"})
-    with pytest.raises(storage.Unusable, match=r"\A.*RequestTimeTooSkewed: this machine's clock is wrong: set it"):
+    with pytest.raises(
+        storage.StorageUnavailable, match=r"\A.*RequestTimeTooSkewed: this machine's clock is wrong: set it"
+    ):
         storage.read(f"{folder.url}/a")
     assert folder.requests() == {"GET": 1}
 
 
 @pytest.mark.parametrize("name", ["absent-bucket", "No_Bucket", "no bucket", "x"])
-def test_an_absent_bucket_is_said_so(folder: Folder, name: str) -> None:
-    for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.listing(f"s3://{name}"))):
-        with pytest.raises(storage.Unusable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
+def test_an_absent_bucket_is_named(folder: Folder, name: str) -> None:
+    for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.list_objects(f"s3://{name}"))):
+        with pytest.raises(storage.StorageUnavailable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
             ask()

@@ -1,4 +1,4 @@
-"""Files of this machine, and what a crash or a full disk leaves of them."""
+"""Local files, and what a crash or a full disk leaves of them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_files_and_folders_are_removed_and_absent_ones_are_no_error(tmp_path: Pa
     assert files(tmp_path) == {"left/f": b""}
 
 
-def test_two_who_remove_the_same_folder_both_succeed(tmp_path: Path) -> None:
+def test_several_may_remove_the_same_folder_at_once(tmp_path: Path) -> None:
     for number in range(600):
         (tmp_path / "a" / f"{number % 20}" / f"{number}").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "a" / f"{number % 20}" / f"{number}").touch()
@@ -87,21 +87,21 @@ def test_listings_are_in_a_stable_order(tmp_path: Path) -> None:
     for name in ("b", "a/2", "a/10", "a.txt"):
         storage.put(str(tmp_path / name), name.encode())
     (tmp_path / "a" / "link").symlink_to("absent")
-    assert list(storage.listing(str(tmp_path))) == [
+    assert list(storage.list_objects(str(tmp_path))) == [
         (f"{tmp_path}/a/10", 4),
         (f"{tmp_path}/a/2", 3),
         (f"{tmp_path}/a/link", 6),
         (f"{tmp_path}/a.txt", 5),
         (f"{tmp_path}/b", 1),
     ]
-    assert list(storage.listing(str(tmp_path / "absent"))) == []
+    assert list(storage.list_objects(str(tmp_path / "absent"))) == []
 
 
-def test_names_leave_out_what_is_unfinished(tmp_path: Path) -> None:
+def test_names_leave_out_unfinished_files(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", ".c.parquet.tmp", ".d.parquet", "e.json"):
         (tmp_path / name).touch()
-    assert storage.names(str(tmp_path), ".parquet") == ["a.parquet", "b.parquet"]
-    assert storage.names(str(tmp_path / "absent"), ".parquet") == []
+    assert storage.list_names(str(tmp_path), ".parquet") == ["a.parquet", "b.parquet"]
+    assert storage.list_names(str(tmp_path / "absent"), ".parquet") == []
 
 
 def test_file_urls_are_places_too(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_file_urls_are_places_too(tmp_path: Path) -> None:
     assert storage.absolute(odd.as_uri()) == str(odd)
     assert storage.put(odd.as_uri(), b"content")
     assert storage.read(str(odd)) == storage.read(odd.as_uri()) == odd.read_bytes() == b"content"
-    assert list(storage.listing(tmp_path.as_uri())) == [(str(odd), 7)]
+    assert list(storage.list_objects(tmp_path.as_uri())) == [(str(odd), 7)]
     storage.remove([odd.as_uri()])
     assert os.listdir(tmp_path) == []
 
@@ -125,7 +125,7 @@ def test_places_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+def test_a_fifo_or_a_folder_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.jpg"
     os.mkfifo(path) if kind == "fifo" else path.mkdir()
     with pytest.raises(OSError, match=r"x\.jpg") as caught:
@@ -199,10 +199,10 @@ def test_a_writer_that_dies_leaves_the_whole_object_or_none(
     found = files(tmp_path)
     hidden = [name for name in found if name.startswith(".target.")]
     assert found == {hidden[0] if name == "temporary" else name: data for name, data in left.items()}
-    assert storage.names(str(tmp_path), "") == sorted(name for name in left if name != "temporary")
+    assert storage.list_names(str(tmp_path), "") == sorted(name for name in left if name != "temporary")
 
 
-def test_one_who_dies_removing_has_removed_nothing(tmp_path: Path) -> None:
+def test_a_process_killed_before_a_removal_has_removed_nothing(tmp_path: Path) -> None:
     script = "import sys; from segface_batch import storage; storage.remove([sys.argv[1] + '/a', sys.argv[1] + '/b'])"
     for name in ("a", "b"):
         storage.put(str(tmp_path / name), b"1")

@@ -1,4 +1,4 @@
-"""What both clients for s3:// do the same."""
+"""What both clients for s3:// do alike."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_an_object_is_one_get(folder: Folder) -> None:
     assert folder.requests() == {"GET": 3}
 
 
-def test_what_is_not_there_is_asked_for_once(folder: Folder) -> None:
+def test_an_absent_object_costs_one_request(folder: Folder) -> None:
     with pytest.raises(FileNotFoundError, match=rf"\A.*'{folder.url}/absent'\Z") as caught:
         storage.read(f"{folder.url}/absent")
     assert caught.value.errno == errno.ENOENT
     assert folder.requests() == {"GET": 1}
 
 
-def test_what_is_too_large_is_not_read(folder: Folder) -> None:
+def test_an_object_over_the_limit_is_not_read(folder: Folder) -> None:
     folder.keep("a", bytes(12_000_000))
     assert storage.read(f"{folder.url}/a", span=(0, 1)) == b"\0"  # connects
     folder.faults()
@@ -70,7 +70,7 @@ def test_one_forbidden_object_is_no_reason_to_stop(folder: Folder) -> None:
     with pytest.raises(PermissionError):
         storage.put(f"{folder.url}/b", b"1")
     with pytest.raises(PermissionError):
-        list(storage.listing(folder.url))
+        list(storage.list_objects(folder.url))
     assert folder.requests() == {"GET": 2, "PUT": 1}
     with pytest.raises(PermissionError):
         storage.remove([f"{folder.url}/a"])
@@ -132,7 +132,7 @@ def many(s3_server: S3Server) -> tuple[str, list[str]]:
 
 def test_a_listing_comes_in_pages_in_the_order_of_bytes(folder: Folder, many: tuple[str, list[str]]) -> None:
     name, keys = many
-    entries = storage.listing(f"s3://{name}/in/")
+    entries = storage.list_objects(f"s3://{name}/in/")
     assert folder.requests() == {}
     first = next(entries)
     assert folder.requests() == {"GET": 1}
@@ -147,41 +147,41 @@ def test_a_thousand_objects_are_removed_by_one_request(folder: Folder) -> None:
     folder.faults()
     storage.remove(f"{folder.url}/a/{number}" for number in range(1500))
     assert folder.requests() == {"POST": 2}
-    assert [entry.place for entry in storage.listing(folder.url)] == [f"{folder.url}/b"]
+    assert [entry.place for entry in storage.list_objects(folder.url)] == [f"{folder.url}/b"]
 
 
 def test_folder_markers_are_not_listed(folder: Folder) -> None:
     for key in ("in/", "in/a/", "in/a/b", "in/c"):
         folder.keep(key, b"")
-    assert [entry.place for entry in storage.listing(f"{folder.url}/in")] == [
+    assert [entry.place for entry in storage.list_objects(f"{folder.url}/in")] == [
         f"{folder.url}/in/a/b",
         f"{folder.url}/in/c",
     ]
-    assert list(storage.listing(f"{folder.url}/absent")) == []
+    assert list(storage.list_objects(f"{folder.url}/absent")) == []
 
 
 def test_names_leave_out_what_is_hidden(folder: Folder) -> None:
     for key in ("b.json", "a/c.json", "a/.d.json", ".e/f.json", "g.txt"):
         storage.put(f"{folder.url}/in/{key}", b"")
-    assert storage.names(f"{folder.url}/in", ".json") == [".e/f.json", "a/c.json", "b.json"]
-    assert storage.names(f"{folder.url}/absent", ".json") == []
+    assert storage.list_names(f"{folder.url}/in", ".json") == [".e/f.json", "a/c.json", "b.json"]
+    assert storage.list_names(f"{folder.url}/absent", ".json") == []
 
 
 def test_keys_are_taken_literally(folder: Folder) -> None:
     for key in ODD:
         assert storage.put(f"{folder.url}/o d+d%20/{key}", key.encode())
-    listed = [entry.place for entry in storage.listing(f"{folder.url}/o d+d%20")]
+    listed = [entry.place for entry in storage.list_objects(f"{folder.url}/o d+d%20")]
     assert listed == [f"{folder.url}/o d+d%20/{key}" for key in sorted(ODD, key=lambda key: key.encode())]
     assert sorted(storage.read(place).decode() for place in listed) == sorted(ODD)
     assert folder.kept() == {f"o d+d%20/{key}": key.encode() for key in ODD}
     storage.remove(listed)
-    assert list(storage.listing(folder.url)) == []
+    assert list(storage.list_objects(folder.url)) == []
 
 
-def test_keys_that_obstore_has_no_words_for_are_taken_literally_too(folder: Folder) -> None:
+def test_keys_that_obstore_cannot_express_are_taken_literally_too(folder: Folder) -> None:
     for key in ("a\nb", "in//c"):
         folder.keep(key, key.encode())
-    listed = [entry.place for entry in storage.listing(folder.url)]
+    listed = [entry.place for entry in storage.list_objects(folder.url)]
     assert listed == [f"{folder.url}/{key}" for key in folder.kept()]
     assert storage.read(f"{folder.url}/in//c") == b"in//c"
     assert storage.read(f"{folder.url}/a\nb") == b"a\nb"

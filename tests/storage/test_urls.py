@@ -25,15 +25,15 @@ def test_places_of_a_listing_are_those_that_were_put(folder: str) -> None:
     for name in ("c", "a/2", "a/10", "a.txt"):
         assert storage.put(f"{folder}/{name}", name.encode())
     assert not storage.put(f"{folder}/c", b"again")
-    listed = list(storage.listing(folder))
+    listed = list(storage.list_objects(folder))
     assert listed == [(f"{folder}/a/10", 4), (f"{folder}/a/2", 3), (f"{folder}/a.txt", 5), (f"{folder}/c", 1)]
     assert [storage.read(place) for place, _ in listed] == [b"a/10", b"a/2", b"a.txt", b"c"]
-    assert storage.names(folder, "") == ["a.txt", "a/10", "a/2", "c"]
+    assert storage.list_names(folder, "") == ["a.txt", "a/10", "a/2", "c"]
     storage.replace(f"{folder}/c", b"other")
     assert storage.read(f"{folder}/c") == b"other"
     storage.remove([f"{folder}/c", f"{folder}/absent"])
-    assert storage.names(folder, "") == ["a.txt", "a/10", "a/2"]
-    assert list(storage.listing(f"{folder}/absent")) == []
+    assert storage.list_names(folder, "") == ["a.txt", "a/10", "a/2"]
+    assert list(storage.list_objects(f"{folder}/absent")) == []
 
 
 def test_parts_of_objects_and_limits() -> None:
@@ -88,5 +88,5 @@ def test_web_servers_are_read_patiently(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["gs", "nonsense"])
 def test_a_scheme_without_its_package_says_what_to_install(scheme: str) -> None:
     words = {"gs": "Please install gcsfs", "nonsense": "Protocol not known: nonsense"}[scheme]
-    with pytest.raises(storage.Unusable, match=rf"\A.*{scheme}:// URLs: .*{words}.*\Z"):
+    with pytest.raises(storage.StorageUnavailable, match=rf"\A.*{scheme}:// URLs: .*{words}.*\Z"):
         storage.read(f"{scheme}://bucket/a")

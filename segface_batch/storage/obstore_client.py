@@ -1,7 +1,7 @@
-"""s3:// through obstore (extra `fast-s3`): a quarter of s3fs's CPU time per GET and per PUT.
+"""s3:// through obstore (extra `fast-s3`), which takes less CPU time per GET and PUT than s3fs (docs/inputs.md).
 
-It does not verify the checksums that a store keeps.  Listing and removing stay with s3fs, and so do the keys that
-obstore has no words for.
+It does not verify the checksums that a store keeps.  s3fs still lists and removes, and handles the keys that obstore
+cannot express.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from obstore.store import S3Store
 
 from segface_batch.storage import retry
 from segface_batch.storage.account import Account
-from segface_batch.storage.remote import S3, created, split
-from segface_batch.storage.store import Unusable
+from segface_batch.storage.errors import StorageUnavailable
+from segface_batch.storage.remote import S3fs, create, split
 
-#: How long obstore keeps keys before it asks for those that hold now; botocore renews them earlier than that.
+#: How long obstore keeps credentials before it asks again.  botocore renews them earlier than that.
 _KEYS_LIVE = timedelta(minutes=5)
 
-#: A request altogether, however steadily its bytes come.
+#: The most that a whole request may take, even if bytes keep coming.
 _WHOLE_REQUEST = timedelta(minutes=10)
 
-#: Keys with parts that are empty or dots, and with control characters.
-_UNSPEAKABLE = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
+#: Keys that obstore cannot express: with empty, `.` or `..` components, or with control characters.
+_ONLY_S3FS = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
 
 
-class Obstore(S3):
+class Obstore(S3fs):
     def __init__(self, given: dict[str, Any]) -> None:
         super().__init__(given)
         self._buckets: dict[str, S3Store] = {}
-        self._opening = threading.Lock()
+        self._buckets_lock = threading.Lock()
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         bucket, key = split(place)
-        if _UNSPEAKABLE.search(key):
+        if _ONLY_S3FS.search(key):
             return super().read(place, max_bytes, span, deadline)
 
         def request() -> bytes:
@@ -56,11 +56,11 @@ class Obstore(S3):
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         bucket, key = split(place)
-        if _UNSPEAKABLE.search(key):
+        if _ONLY_S3FS.search(key):
             return super().put(place, data, overwrite=overwrite)
         mode = "overwrite" if overwrite else "create"
         return retry.patiently(
-            lambda: created(lambda: obstore.put(self._bucket(bucket), key, data, mode=mode, use_multipart=False)), place
+            lambda: create(lambda: obstore.put(self._bucket(bucket), key, data, mode=mode, use_multipart=False)), place
         )
 
     @cached_property
@@ -70,17 +70,17 @@ class Obstore(S3):
         return account
 
     def _bucket(self, name: str) -> S3Store:
-        """A client for a bucket, made by one thread."""
-        with self._opening:
+        """The client for a bucket, shared by all threads."""
+        with self._buckets_lock:
             if name not in self._buckets:
-                self._buckets[name] = self._client(name)
+                self._buckets[name] = self._make_client(name)
             return self._buckets[name]
 
-    def _client(self, name: str) -> S3Store:
+    def _make_client(self, name: str) -> S3Store:
         account = self._account
         if not re.fullmatch(r"[\w.-]{1,255}", name, re.ASCII):  # obstore panics
-            raise Unusable(errno.EACCES, f"'{name}' is no bucket name: check the URL", f"s3://{name}")
-        account.keys()  # none is an error here, and a wait for an instance's role in obstore
+            raise StorageUnavailable(errno.EACCES, f"'{name}' is no bucket name: check the URL", f"s3://{name}")
+        account.keys()  # raises where there are none; obstore would wait for an instance's role
         config = {
             "region": account.region,
             "endpoint": account.endpoint,
@@ -101,6 +101,7 @@ class Obstore(S3):
         )
 
     def _keys(self) -> Any:
+        """Credentials as obstore wants them."""
         keys = self._account.keys()
         assert keys is not None
         return {

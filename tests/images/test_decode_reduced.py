@@ -1,4 +1,4 @@
-"""Large JPEGs decoded in part: near the exact crop, with the numbers of the whole image."""
+"""Large JPEGs decoded at a reduced size: near the exact crop, with the geometry of the whole image."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from PIL import Image
 from segface_batch.catalog import find
 from segface_batch.images.crop import crop_image, crop_whole
 from segface_batch.images.decode import DecodeError, decode, decode_reduced
-from segface_batch.pipeline.metrics import Seconds
+from segface_batch.pipeline.metrics import Clock
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.worker import Worker
+from tests import drivers
 from tests.corpus import ENCODERS, encode, face, oriented, write_broken
-from tests.stand_in import Quick
+from tests.pipeline.test_fetch import Planned
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 LIMIT, SIDE = 1_000_000, 64
-
-#: The checkpoint of the smallest square.
-DEMO = find("demo-synthetic")
 
 
 def squares(data: bytes, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,12 +91,17 @@ def test_box_transform_and_landmarks_are_those_of_the_whole_image(name: str) -> 
     assert np.abs(fast.pixels.astype(int) - exact.pixels).mean() < 2
 
 
-def test_rows_of_the_parser_differ_in_the_masks_alone() -> None:
+def test_rows_of_the_worker_differ_in_the_masks_alone(tmp_path: Path) -> None:
     """The stand-in's mask is a level of red, so that the rows show which image was parsed."""
-    jpeg = oriented(face(700, 500, random.Random(2)), "JPEG", 6)
-    image = {"image_id": "a.jpg", "uri": "a.jpg", "unit": 0, "seq": 0, "landmarks": None, "error": None}
-    parsers = (Quick({"checkpoint": DEMO.name}, LIMIT, decode=each) for each in ("exact", "fast"))
-    (exact,), (fast,) = (parser._rows([image | {"data": jpeg}], Seconds()) for parser in parsers)
+    (tmp_path / "a.jpg").write_bytes(oriented(face(700, 500, random.Random(2)), "JPEG", 6))
+    (tmp_path / "m.txt").write_text("a.jpg\n")
+    planned, rows = Planned(tmp_path, tmp_path / "m.txt"), []
+    for decoding in ("exact", "fast"):
+        job = drivers.job(tmp_path / "m.txt", planned.output, decode=decoding)
+        worker, clock = Worker(job, Resources(0, 1), None), Clock()
+        _, images = worker.fetch(planned.work(), clock)
+        rows += worker.rows(images, clock)
+    exact, fast = rows
     place = ["status", "width", "height", "box_left", "box_top", "box_right", "box_bottom"]
     assert [fast[name] for name in place] == ["ok", 700, 500, 0, 0, 700, 500] == [exact[name] for name in place]
     assert fast["transform"].tolist() == exact["transform"].tolist()

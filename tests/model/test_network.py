@@ -1,0 +1,48 @@
+"""The network that MODULE:FACTORY names, and the one line for each way to name none."""
+
+from __future__ import annotations
+
+import pytest
+
+from segface_batch.model.network import factory
+from tests import stand_in
+
+#: Not a factory: it has no checkpoint.
+WITHOUT_CHECKPOINT = object()
+
+
+def test_a_factory_is_found_by_module_and_name() -> None:
+    assert factory("tests.stand_in:Quick") is stand_in.Quick
+
+
+@pytest.mark.parametrize("place", ["Quick", "tests.stand_in.Quick", "tests.stand_in:", ":Quick", "a:b:c", "a b:c", ""])
+def test_a_place_of_another_form_is_refused(place: str) -> None:
+    message = f"--network {place}: give MODULE:FACTORY, like my_package.networks:MyNetwork"
+    assert refusal(place) == message
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("no_such_package.networks:Mine", "No module named 'no_such_package'"),
+        ("tests.no_such_module:Mine", "No module named 'tests.no_such_module'"),
+        ("tests.stand_in:NoSuchName", "module 'tests.stand_in' has no attribute 'NoSuchName'"),
+    ],
+    ids=["no package", "no module", "no attribute"],
+)
+def test_a_place_without_a_factory_says_what_is_missing(place: str, reason: str) -> None:
+    assert refusal(place) == f"--network {place}: {reason}; give a module on PYTHONPATH and a name in it"
+
+
+def test_a_factory_needs_a_checkpoint() -> None:
+    place = f"{__name__}:WITHOUT_CHECKPOINT"
+    assert refusal(place) == (
+        f"--network {place} has no attribute `checkpoint`: give it a segface_batch.catalog.Checkpoint with its name, "
+        "resolution and class table"
+    )
+
+
+def refusal(place: str) -> str:
+    with pytest.raises(ValueError, match=r"^--network") as caught:
+        factory(place)
+    return str(caught.value)

@@ -1,0 +1,78 @@
+"""A statistic is one entry of a table: a new one is found wherever statistics are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segface_batch.images import statistics
+from segface_batch.images.statistics import Statistic
+from segface_batch.inputs import sources
+from segface_batch.model.face_parser import FaceParser
+from segface_batch.output import parts, plan as plans, run as runs, schema
+from segface_batch.pipeline.resources import Resources
+from segface_batch.pipeline.worker import Worker
+from tests import drivers
+from tests.output import protocol
+from tests.stand_in import Quick
+
+DATASET = Quick.checkpoint.dataset
+CLASSES = len(DATASET.classes)
+
+#: One of the whole mask, and one per class.
+NEW = (
+    Statistic("n_classes_seen", pa.int16(), "classes in the mask", lambda mask: int((mask.class_pixels > 0).sum())),
+    Statistic(
+        "is_seen_",
+        pa.bool_(),
+        "whether the mask has the class",
+        lambda mask: mask.class_pixels > 0,
+        per_class=True,
+    ),
+)
+NAMES = ["n_classes_seen", *(f"is_seen_{name}" for name in DATASET.class_names)]
+
+
+@pytest.fixture(autouse=True)
+def _one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "STATISTICS", (*statistics.STATISTICS, *NEW))
+
+
+def test_it_is_in_the_schema_and_its_name_is_reserved() -> None:
+    columns = schema.stats_schema(DATASET)
+    assert [columns.field(name).type for name in NAMES] == [pa.int16(), *[pa.bool_()] * CLASSES]
+    assert [name for name in NAMES if not schema.is_reserved(name)] == []
+    described = schema.describe(DATASET)["columns"]
+    assert (described["n_classes_seen"], described["is_seen_<class>"]) == (NEW[0].meaning, NEW[1].meaning)
+
+
+def test_the_ray_data_function_gives_it() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 192, 192, 3), dtype=np.uint8)
+    found = FaceParser("demo-synthetic")({"image": images})
+    seen = [np.bincount(mask.ravel(), minlength=CLASSES) > 0 for mask in found["mask"]]
+    assert found["n_classes_seen"].tolist() == [int(each.sum()) for each in seen]
+    assert found["n_classes_seen"].dtype == np.int16
+    assert np.array_equal(np.stack([found[name] for name in NAMES[1:]], axis=1), seen)
+
+
+def test_a_published_part_has_it_with_its_meaning(tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 3)
+    job = drivers.job(tmp_path / "in", tmp_path / "out")
+    carried, images = sources.list_images(job.inputs, Counter())
+    name = plans.write(runs.plan_folder(job.output), images, Counter(), job.part_rows, carried=carried)
+    run = runs.start(job.output, job, None, name, carried)
+    (planned,) = runs.read_plan(job.output, run).parts
+    protocol.stage(Worker(job, Resources(0, 1), None), planned, 0, parts.Staging(job.output).unit(planned, 0))
+    parts.publish(job.output, planned, run)
+    table = pq.read_table(tmp_path / "out" / "stats" / "part-00000.parquet")
+    rows = table.to_pylist()
+    assert [row["n_classes_seen"] for row in rows] == [CLASSES] * 3  # masks of noise have every class
+    assert all(row[name] is True for row in rows for name in NAMES[1:])
+    described = json.loads(table.schema.metadata[b"segface_batch"])["columns"]
+    assert described["is_seen_<class>"] == "whether the mask has the class"

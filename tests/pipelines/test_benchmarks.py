@@ -1,0 +1,62 @@
+"""pipelines/benchmarks: how rounds are paired, and that every program says what it answers and how it is called."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from pipelines.benchmarks.rounds import paired, side_by_side, timed
+
+FOLDER = Path(__file__).parents[2] / "pipelines" / "benchmarks"
+
+#: What programs share.
+HELPERS = {"__init__", "corpus", "modes", "rounds"}
+
+PROGRAMS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
+
+
+def test_ways_take_turns_and_a_ratio_is_the_median_of_those_of_each_round(capsys: pytest.CaptureFixture[str]) -> None:
+    called: list[str] = []
+    seconds = {"a": iter([9.0, 1.0, 2.0, 8.0]), "b": iter([7.0, 2.0, 2.0, 2.0]), "c": iter([5.0, 0.0, 2.0, 0.0])}
+
+    def way(name: str) -> float:
+        called.append(name)
+        return next(seconds[name])
+
+    found = paired({name: lambda name=name: way(name) for name in seconds}, 3)
+    assert "".join(called) == "abcabcabcabc"
+    assert found.first == {"a": 9.0, "b": 7.0, "c": 5.0}
+    assert found.seconds == {"a": [1.0, 2.0, 8.0], "b": [2.0, 2.0, 2.0], "c": [0.0, 2.0, 0.0]}
+    assert found.median("a") == 2.0
+    assert found.ratio("a", "b") == 1.0
+    assert found.ratio("a", "b", "c") == 0.5
+    assert capsys.readouterr().err.splitlines()[0] == "warm-up: a 9 s, b 7 s, c 5 s"
+
+
+def test_without_a_warm_up_every_round_counts() -> None:
+    assert paired({"a": lambda: 1.0}, 2, warm_up=False).seconds == {"a": [1.0, 1.0]}
+
+
+def test_seconds_are_per_image() -> None:
+    ticks = iter([10.0, 16.0])
+    assert timed(list, images=3, clock=lambda: next(ticks))() == 2.0
+
+
+def sleeper(seconds: float):
+    import time
+
+    return lambda: time.sleep(seconds)
+
+
+def test_processes_side_by_side_take_as_long_as_the_slowest() -> None:
+    assert 0.3 <= side_by_side(sleeper, [(0.0,), (0.3,)]) < 1.5
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_program_asks_a_question_and_names_its_command(name: str) -> None:
+    words = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or ""
+    question, command, *_ = words.split("\n\n")
+    assert question.endswith("?")
+    assert command.strip().startswith(f"python -m pipelines.benchmarks.{name}")
