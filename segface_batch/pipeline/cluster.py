@@ -54,7 +54,11 @@ def ray_running() -> Iterator[None]:
         with _one_line_errors():
             yield
         return
-    settings = _checked_address() if os.environ.get("RAY_ADDRESS") else _local_settings()
+    settings: dict[str, Any] = {}  # of a cluster, ray.init reads RAY_ADDRESS itself
+    if os.environ.get("RAY_ADDRESS"):
+        check_address()
+    else:
+        settings = local_settings()
     with last_word(_RAY_IS_GONE), _initialized(settings):
         import ray.data  # which takes as long as the workers' start
 
@@ -65,7 +69,7 @@ def ray_running() -> Iterator[None]:
             yield
 
 
-def _local_settings() -> dict[str, Any]:
+def local_settings() -> dict[str, Any]:
     """What `ray.init` is called with to start a Ray on this machine."""
     # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again.
     os.environ.setdefault("RAY_num_workers_soft_limit", "64")
@@ -86,26 +90,26 @@ def cpus() -> int:
 def _home_is_writable() -> bool:
     """Whether Ray can keep its token in ~/.ray."""
     try:
-        folder = Path.home() / ".ray"
-    except RuntimeError:  # neither HOME nor an entry of the user
+        (Path.home() / ".ray").mkdir(exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: neither HOME nor an entry of the user
         return False
-    return os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK)
+    return os.access(Path.home() / ".ray", os.W_OK | os.X_OK)
 
 
-def _checked_address() -> dict[str, Any]:
-    """Nothing for `ray.init`, which reads RAY_ADDRESS itself; RuntimeError where nobody listens there."""
+def check_address() -> None:
+    """RuntimeError, in one line with a hint, where nobody listens at RAY_ADDRESS: Ray would wait for ten minutes."""
     address = os.environ["RAY_ADDRESS"]
     host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not colon or not port.isdecimal():
-        return {}  # "auto", or something that Ray itself explains
+        return  # "auto", or something that Ray itself explains
     ends, reason = time.monotonic() + ANSWER_SECONDS, ""
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
         else:
-            return {}
+            return
         if time.monotonic() > ends:
             raise RuntimeError(
                 f"no Ray answers at RAY_ADDRESS={address} ({reason}); start the cluster, correct the address, or unset "
@@ -117,8 +121,8 @@ def _checked_address() -> dict[str, Any]:
 @contextmanager
 def _initialized(settings: dict[str, Any]) -> Iterator[None]:
     """`ray.init` in a thread of its own, because the main thread must hear Ctrl-C and SIGTERM while Ray waits for an
-    answer; `ray.shutdown` at the end.  The thread stays until then: the kernel ends Ray's processes with the thread that
-    started them.
+    answer; `ray.shutdown` at the end.  The thread stays until then, because the kernel ends Ray's processes with the
+    thread that started them.
 
     RuntimeError, in one line, where Ray does not start.
     """
@@ -136,21 +140,25 @@ def _initialized(settings: dict[str, Any]) -> Iterator[None]:
         ended.wait()
 
     threading.Thread(target=run, name="ray.init", daemon=True).start()
-    with _silent_stderr():
-        ends = time.monotonic() + CONNECT_SECONDS
-        while not started.wait(0.1):  # in pieces, because a signal is heard between two of them
-            if time.monotonic() > ends:
-                raise RuntimeError(f"Ray did not start within {CONNECT_SECONDS:.0f} s; see its logs in /tmp/ray")
-    if failed:
-        raise RuntimeError(f"Ray did not start: {_reason(failed[0])}") from failed[0]
     try:
+        with _silent_stderr():
+            ends = time.monotonic() + CONNECT_SECONDS
+            while not started.wait(0.1):  # in pieces, because a signal is heard between two of them
+                if time.monotonic() > ends:
+                    raise RuntimeError(f"Ray did not start within {CONNECT_SECONDS:.0f} s; see its logs in /tmp/ray")
+        if failed:
+            raise RuntimeError(f"Ray did not start: {one_line(failed[0])}") from failed[0]
         yield
-    finally:
         ray.shutdown()
+    except BaseException:
+        if started.is_set() and not failed:  # else Ray still waits, and would wait for its own end too
+            ray.shutdown()
+        raise
+    finally:
         ended.set()
 
 
-def _reason(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error of Ray in one line, with a hint where one is known."""
     text = " ".join(str(error).split()) or type(error).__name__
     hint = next((hint for word, hint in _HINTS.items() if word in text), None)
