@@ -87,9 +87,9 @@ def fewer_for_memory(job: Job) -> str | None:
     found = sum(min(_by_cpus(node, job.threads or CPU_THREADS), _by_memory(node)) for node in nodes())
     if found >= by_cpus:
         return None
-    memory = sum(node.get("memory", 0.0) for node in nodes())
+    memory = sum(node.get("memory", 0.0) for node in nodes()) / 1e9
     return (
-        f"{max(1, int(found))} workers instead of {int(by_cpus)}: Ray has {memory / 1e9:.1f} GB of memory, a worker may need "
+        f"{max(1, int(found))} workers instead of {int(by_cpus)}: Ray has {memory:.1f} GB of memory, a worker may need "
         f"{WORKER_BYTES / 1e9:.1f} GB; --actors overrides it"
     )
 
