@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,21 +78,24 @@ def test_a_run_goes_on_whatever_becomes_of_its_log(
 
 @pytest.mark.parametrize("streams", LOGS)
 def test_the_exit_code_is_true_whatever_becomes_of_the_log(streams: str, source: Path, finished: Path) -> None:
-    for asked, code in (
-        (words(source, finished), 0),
-        (words(source, finished, "--part-rows", 8), 2),
-        (["verify", finished], 0),
-    ):
+    for asked, code in ((words(source, finished), 0), (words(source, finished, "--part-rows", 8), 2)):
         done = run(asked, streams)
         assert done.returncode == code, (asked, done)
 
 
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "| true"])
 def test_what_is_found_counts_whoever_reads_it(streams: str, finished: Path, tmp_path: Path) -> None:
-    """`doctor` goes on to the check that fails."""
+    """`doctor` goes on to the check that fails; `verify` has its answer in the exit code."""
     (tmp_path / "file").write_text("")
-    done = run(["doctor", ".", tmp_path / "file" / "out"], streams)
-    assert (done.returncode, done.stderr) == (1, "")
+    shutil.copytree(finished, unfinished := tmp_path / "out")
+    (unfinished / "stats" / "part-00000.parquet").unlink()
+    for asked, code in (
+        (["doctor", ".", tmp_path / "file" / "out"], 1),
+        (["verify", unfinished], 1),
+        (["verify", finished], 0),
+    ):
+        done = run(asked, streams)
+        assert (done.returncode, done.stderr) == (code, ""), asked
 
 
 FULL, CLOSED = "No space left on device", "Bad file descriptor"
