@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segface_batch import streams
 from segface_batch.pipeline.last_word import last_word
 
 #: Seconds in which somebody must listen at RAY_ADDRESS, and in which Ray must have started.
@@ -39,6 +41,7 @@ _RAY_IS_GONE = (
 @contextmanager
 def ray_running() -> Iterator[None]:
     """RuntimeError, in one line, for whatever goes wrong in Ray."""
+    streams.open_missing()  # Ray asks sys.stdout and sys.stderr what they are
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Under `uv run` Ray would repeat that command in every worker.
@@ -213,7 +216,8 @@ def _one_line_errors() -> Iterator[None]:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Nothing on file descriptor 2: Ray's C++ part announces its log level there, whatever the level."""
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
