@@ -33,5 +33,13 @@ def redacted_text(text: str) -> str:
     return re.sub(r"[a-z][a-z0-9+.:]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
 
 
+def one_line(error: BaseException) -> str:
+    """What happened, without secrets; the system's errors as PLACE: MESSAGE."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return redacted_text((text.splitlines() or [""])[0])
+
+
 def _parameter(found: re.Match[str]) -> str:
     return f"{found[1]}=REDACTED" if _SECRET.fullmatch(unquote(found[1]).lower()) else found[0]
