@@ -27,7 +27,11 @@ def sheet(out: str, target: Path, images: int = IMAGES) -> Path:
     """
     output = open_output(out)
     faces = itertools.islice(output.faces(columns=show.COLUMNS), images)
-    drawn = [show.draw(output, [face], SIDE) for face in faces]
+    drawn = []
+    for face, image in output.images(faces):
+        if isinstance(image, Exception):
+            raise image
+        drawn.append(show.draw(output, [face], image, SIDE))
     if not drawn:
         raise ValueError(f"no image of '{out}' has a mask; ask stats for status and error")
     cell_width, cell_height = 2 * SIDE + 3 * _MARGIN, SIDE + _MARGIN

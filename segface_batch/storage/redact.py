@@ -35,10 +35,10 @@ def redacted_text(text: str) -> str:
 
 def one_line(error: BaseException) -> str:
     """What happened, without secrets; the system's errors as PLACE: MESSAGE."""
-    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return redacted_text((text.splitlines() or [""])[0])
+        text = redacted_text(error.strerror.splitlines()[0])
+        return f"{redacted(str(error.filename))}: {text}".replace("\n", " ") if error.filename else text
+    return redacted_text((str(error).splitlines() or [""])[0])
 
 
 def _parameter(found: re.Match[str]) -> str:
