@@ -19,6 +19,7 @@ from segface_batch.inputs.fetch import Answer, fetch_images
 from segface_batch.inputs.image import SourceImage
 from segface_batch.output import plan as plans, run as runs
 from segface_batch.output.plan import Plan
+from segface_batch.storage.redact import redacted
 
 _UNPLANNED = (
     "; this output lacks _segface/plan, which says where images of tar and Parquet files and of signed URLs are: copy "
@@ -69,7 +70,7 @@ class Originals:
     def _decoded(self, row: Mapping[str, Any], answer: Answer, hint: str) -> Image.Image | OSError | ValueError:
         uri, size = row["uri"], (row["width"], row["height"])
         if answer.error == "missing":
-            return FileNotFoundError(f"the image is no longer at '{uri}'; its mask is in the output still{hint}")
+            return FileNotFoundError(f"there is no image at '{uri}' now; its mask is in the output still{hint}")
         if answer.error == "changed":
             return ValueError(f"'{uri}' changed since it was annotated{hint}")
         if answer.data is None:
@@ -90,5 +91,5 @@ def _hint(source: SourceImage | None) -> str:
     """What to know where that image cannot be read; None is one that the plan lacks."""
     if source is None:
         return _UNPLANNED
-    is_whole_object = source.offset is None and source.cell is None
-    return _SIGNED if is_whole_object and source.place not in (None, source.uri) else ""
+    place = source.place or source.uri
+    return _SIGNED if redacted(place) != place else ""

@@ -211,7 +211,7 @@ def test_a_copy_without_its_plan_has_plain_files_and_says_what_else_it_needs(tmp
     assert [red(image) for image in found] == [0, 1, 2]
     assert repr(member) == repr(
         FileNotFoundError(
-            f"the image is no longer at '{tmp_path}/s.tar#0.png'; its mask is in the output still; this output lacks "
+            f"there is no image at '{tmp_path}/s.tar#0.png' now; its mask is in the output still; this output lacks "
             "_segface/plan, which says where images of tar and Parquet files and of signed URLs are: copy that folder "
             "too"
         )
@@ -234,9 +234,9 @@ def test_an_image_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -
     (tmp_path / "b.parquet").unlink()
     found = [str(image) for _, image in output.images(output.faces()) if isinstance(image, Exception)]
     assert found == [
-        f"the image is no longer at '{tmp_path}/1.png'; its mask is in the output still",
+        f"there is no image at '{tmp_path}/1.png' now; its mask is in the output still",
         f"'{tmp_path}/s.tar#0.png' changed since it was annotated: it is unreadable now",
-    ] + [f"the image is no longer at '{tmp_path}/b.parquet#{row}'; its mask is in the output still" for row in range(3)]
+    ] + [f"there is no image at '{tmp_path}/b.parquet#{row}' now; its mask is in the output still" for row in range(3)]
     (tmp_path / "s.tar").write_bytes(shard[512:] + shard[:512])
     found = [str(image) for _, image in output.images(output.faces()) if isinstance(image, Exception)]
     assert found[1:4] == [f"'{tmp_path}/s.tar#{number}.png' changed since it was annotated" for number in range(3)]
