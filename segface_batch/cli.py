@@ -195,9 +195,9 @@ def _show(chosen: argparse.Namespace) -> int:
 
         print(sheet(chosen.out, Path(chosen.to or "sheet.png")))
         return 0
-    from segface_batch.curate.show import show
+    from segface_batch.curate.show import file_name, show
 
-    target = Path(chosen.to or f"{Path(chosen.image_id).stem}-overlay.png")
+    target = Path(chosen.to or file_name(chosen.image_id))
     print(show(chosen.out, chosen.image_id, target, chosen.face))
     return 0
 

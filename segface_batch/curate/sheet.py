@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from segface_batch.catalog import BACKGROUND, FaceClass
 from segface_batch.curate import show
 from segface_batch.output.reader import open_output
+
+log = logging.getLogger(__name__)
 
 #: Faces of a sheet, the longer side of their images in pixels, and how many are in a row.
 IMAGES, SIDE, COLUMNS = 28, 176, 4
@@ -23,11 +26,21 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 def sheet(out: str, target: Path, images: int = IMAGES) -> Path:
     """Draw the first `images` faces of the output `out` into the PNG `target`, each in its image, and return it.
 
-    ValueError where no row has a mask or an image is no longer the one annotated; OSError where one cannot be read.
+    Those whose image cannot be read again, or is no longer the one annotated, are left out; where that is so of all,
+    OSError or ValueError, and ValueError where no row has a mask.
     """
     output = open_output(out)
     faces = itertools.islice(output.faces(columns=show.COLUMNS), images)
-    drawn = [show.draw(output, [face], SIDE) for face in faces]
+    drawn, lost = [], []
+    for face, image in output.images(faces):
+        if isinstance(image, Exception):
+            lost.append(image)
+        else:
+            drawn.append(show.draw(output, [face], image, SIDE))
+    if lost and not drawn:
+        raise lost[0]
+    if lost:
+        log.warning("%d of %d faces are left out (first: %s)", len(lost), len(lost) + len(drawn), lost[0])
     if not drawn:
         raise ValueError(f"no image of '{out}' has a mask; ask stats for status and error")
     cell_width, cell_height = 2 * SIDE + 3 * _MARGIN, SIDE + _MARGIN

@@ -6,6 +6,8 @@ Colours and names come from the output's own class table.  H, W: height and widt
 from __future__ import annotations
 
 import difflib
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ SIDE = 512
 
 #: How much of a pixel the class colour takes; the rest is the image.
 OPACITY = 0.55
+
+#: The longest name of a file on Linux's and macOS' file systems.
+_NAME_BYTES = 255
 
 #: How many names are searched for ones like an unknown name.
 _NAMES = 20_000
@@ -49,9 +54,19 @@ def show(out: str, image_id: str, target: Path, face: int | None = None) -> Path
     image or the output cannot be read.
     """
     output = open_output(out)
-    drawn = draw(output, _faces(output, image_id, face), SIDE)
+    faces = _faces(output, image_id, face)
+    drawn = draw(output, faces, faces[0].image(), SIDE)
     _page(drawn.image, drawn.overlay, _legend(drawn.counts, output.classes)).save(target, format="PNG")
     return target
+
+
+def file_name(image_id: str) -> str:
+    """The name of the PNG for an image; that of a long name is cut and tells such images apart by a hash."""
+    name = f"{Path(image_id).stem}-overlay.png"
+    if len(os.fsencode(name)) <= _NAME_BYTES:
+        return name
+    tail = f"-{hashlib.sha256(image_id.encode()).hexdigest()[:16]}-overlay.png"
+    return os.fsencode(name)[: _NAME_BYTES - len(tail)].decode(errors="ignore") + tail
 
 
 @dataclass(frozen=True)
@@ -63,9 +78,8 @@ class Drawn:
     counts: np.ndarray
 
 
-def draw(output: Output, faces: Sequence[OutputFace], side: int) -> Drawn:
-    """The faces of one image with a longer side of `side` pixels."""
-    image = faces[0].image()
+def draw(output: Output, faces: Sequence[OutputFace], image: Image.Image, side: int) -> Drawn:
+    """Faces of one image in it, with a longer side of `side` pixels."""
     width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
     scale = np.array([width / image.width, height / image.height])
     small = image.resize((width, height), Image.Resampling.LANCZOS)

@@ -1,15 +1,17 @@
 """An output as a program reads it: settings, class table, both tables, and its faces with mask, image and geometry.
 
 Whatever reads an output goes through `open_output`, except `verify`, which must also read what is damaged.  Opening
-lists both folders and reads one footer.  Statistics are published last, so the names of their parts say which parts of
-both tables are there.
+lists both folders and reads one footer and the names of the planned parts.  Statistics are published last, so the names
+of their parts say which parts of both tables are there.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,15 +26,21 @@ from PIL import Image
 from segface_batch import storage
 from segface_batch.catalog import FaceClass
 from segface_batch.images import masks
-from segface_batch.images.decode import DecodeError, decode
-from segface_batch.output import schema
+from segface_batch.output import run as runs, schema
+from segface_batch.output.originals import Originals
+from segface_batch.output.plan import Plan
 from segface_batch.storage import arrow
+
+log = logging.getLogger(__name__)
 
 #: Rows of `stats` that become Python objects together.
 BATCH_ROWS = 1024
 
 #: What a face needs of its row.
 _NEEDED = ("image_id", "uri", *schema.KEY, "width", "height", "transform")
+
+#: What the files of parts are called; a sync tool's `part-00000 (conflicted copy).parquet` is none.
+_PART = re.compile(r"part-\d{5,}\.parquet")
 
 _FORMAT = ds.ParquetFileFormat()
 
@@ -42,8 +50,8 @@ class OutputFace:
     """A face that has a mask: `row` is its row of `stats`.  Mask and image are read when they are asked for."""
 
     row: dict[str, Any]
-    max_pixels: int
     part: MasksPart
+    originals: Originals
 
     @property
     def key(self) -> tuple[int, ...]:
@@ -76,18 +84,9 @@ class OutputFace:
         ValueError where it is no longer the one that was annotated, FileNotFoundError where it is gone, other OSError
         where it cannot be read.
         """
-        uri = self.row["uri"]
-        try:
-            image = decode(storage.read(uri), self.max_pixels)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"the image is no longer at '{uri}'; its mask is in the output still") from None
-        except DecodeError as error:
-            raise ValueError(f"'{uri}' changed since it was annotated: it is {error} now") from error
-        if image.size != self.size:
-            raise ValueError(
-                f"'{uri}' changed since it was annotated: {self.size[0]} x {self.size[1]} pixels then, "
-                f"{image.width} x {image.height} now"
-            )
+        (image,) = self.originals.read([self.row])
+        if isinstance(image, Exception):
+            raise image
         return image
 
 
@@ -102,6 +101,7 @@ class Output:
     classes: tuple[FaceClass, ...]
     stats: ds.FileSystemDataset
     masks: ds.FileSystemDataset
+    originals: Originals
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -135,7 +135,17 @@ class Output:
             part = MasksPart(beside[stats_part], self.masks.filesystem)
             for tagged in batches:
                 for row in tagged.record_batch.to_pylist():
-                    yield OutputFace(row, self.settings["max_pixels"], part)
+                    yield OutputFace(row, part, self.originals)
+
+    def images(self, faces: Iterable[OutputFace]) -> Iterator[tuple[OutputFace, Image.Image | OSError | ValueError]]:
+        """Each face and its upright image, or the error that `OutputFace.image` would raise.
+
+        Of faces in plan order, a tar or Parquet file is read once a unit, and the image of several faces once.  In
+        memory are the encoded images of a unit.
+        """
+        for _, group in itertools.groupby(faces, lambda face: face.row["unit"]):
+            of_unit = list(group)
+            yield from zip(of_unit, self.originals.read([face.row for face in of_unit]), strict=True)
 
 
 class MasksPart:
@@ -177,27 +187,49 @@ def open_output(out: str) -> Output:
     """
     out = storage.absolute(out)
     filesystem, root = arrow.filesystem(out)
-    parts = _parts(f"{out}/stats")
+    stats, masks = (storage.list_names(storage.join(out, folder), ".parquet") for folder in ("stats", "masks"))
+    parts = [name for name in stats if _PART.fullmatch(name)]
     if not parts:
         raise FileNotFoundError(
             f"'{out}/stats' has no Parquet part yet: 'segface-batch annotate INPUT {out}' is still running or was "
             "not started, or this is not the folder of an output"
         )
-    if missing := sorted(set(parts) - set(_parts(f"{out}/masks"))):
-        raise FileNotFoundError(f"'{out}/masks/{missing[0]}' is missing though stats has that part; copy both folders")
     stats_schema = pq.read_schema(f"{root}/stats/{parts[0]}", filesystem=filesystem)
     run = _run(f"{out}/stats/{parts[0]}", stats_schema)
+    plan = _read_plan(out, run)
+    if plan is not None:
+        planned = {f"{part.name}.parquet" for part in plan.parts}
+        parts = [name for name in parts if name in planned]
+    if strays := sorted({*stats} - {*parts}):
+        log.warning(
+            "'%s/stats' has Parquet files that are no part of the output and are left out: %d, the first is '%s'; "
+            "'segface-batch verify' names all",
+            out,
+            len(strays),
+            strays[0],
+        )
+    if missing := sorted({*parts} - {*masks}):
+        raise FileNotFoundError(f"'{out}/masks/{missing[0]}' is missing though stats has that part; copy both folders")
     return Output(
         run,
         _classes(run),
         _dataset([f"{root}/stats/{part}" for part in parts], stats_schema, filesystem),
         _dataset([f"{root}/masks/{part}" for part in parts], schema.masks_schema(), filesystem),
+        Originals(out, plan, run["settings"]),
     )
 
 
-def _parts(folder: str) -> list[str]:
-    """Names of the Parquet files in a folder, sorted."""
-    return [name for name in storage.list_names(folder, ".parquet") if "/" not in name and not name.startswith("_")]
+def _read_plan(out: str, run: Mapping[str, Any]) -> Plan | None:
+    """What is planned; None where only `stats` and `masks` were copied or may be read, and for earlier versions.
+
+    Read after `stats` was listed, so that it has every part found there.
+    """
+    if run["schema_version"] < schema.SCHEMA_VERSION or "plan" not in run:
+        return None
+    try:
+        return runs.read_plan(out, run)
+    except (FileNotFoundError, PermissionError, ValueError):  # damage is for `verify` to tell
+        return None
 
 
 def _dataset(paths: list[str], columns: pa.Schema, filesystem: pafs.FileSystem) -> ds.FileSystemDataset:

@@ -10,6 +10,7 @@ All are created once and never changed.  The same command resumes the run; one w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -83,7 +84,7 @@ def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa
 def read_plan(out: str, run: Mapping[str, Any]) -> Plan:
     """All that is planned: the first images and those added since."""
     folder = storage.join(out, "_segface", "additions")
-    names = storage.list_names(folder, ".json")
+    names = _list_numbered(folder, ".json")
     added = [json.loads(storage.read(storage.join(folder, name)))["plan"] for name in names]
     return plans.read(plan_folder(out), [run["plan"], *added])
 
@@ -91,15 +92,15 @@ def read_plan(out: str, run: Mapping[str, Any]) -> Plan:
 def add(out: str, plan: str) -> None:
     """Add a plan to the run; of two drivers at once the first one's counts."""
     folder = storage.join(out, "_segface", "additions")
-    number = len(storage.list_names(folder, ".json")) + 1
+    number = len(_list_numbered(folder, ".json")) + 1
     storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps({"plan": plan}).encode())
 
 
 def find_retry(out: str) -> Retry | None:
     """The retry of images with errors that was asked for and is not finished, None where there is none."""
     folder = storage.join(out, "_segface", "retries")
-    done = {name.removesuffix(".done") for name in storage.list_names(folder, ".done")}
-    for name in storage.list_names(folder, ".json"):
+    done = {name.removesuffix(".done") for name in _list_numbered(folder, ".done")}
+    for name in _list_numbered(folder, ".json"):
         if (name := name.removesuffix(".json")) not in done:
             content = json.loads(storage.read(storage.join(folder, f"{name}.json")))
             images = {int(part): {int(unit): seqs for unit, seqs in units.items()} for part, units in content.items()}
@@ -112,7 +113,7 @@ def begin_retry(out: str, images: dict[int, dict[int, list[int]]]) -> None:
     if not images:
         return
     folder = storage.join(out, "_segface", "retries")
-    number = len(storage.list_names(folder, ".json")) + 1
+    number = len(_list_numbered(folder, ".json")) + 1
     storage.put(storage.join(folder, f"{number:04d}.json"), json.dumps(images).encode())
 
 
@@ -126,6 +127,11 @@ def _settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     settings = {"inputs": inputs, **recorded(job), "checkpoint": job.model.name, "weights_sha256": weights_sha256}
     del settings["input"]  # as given: relative to some folder, or with a secret in it
     return settings
+
+
+def _list_numbered(folder: str, suffix: str) -> list[str]:
+    """0001.json, 0002.json, ...: not what a sync tool has put beside them."""
+    return [name for name in storage.list_names(folder, suffix) if re.fullmatch(r"\d{4,}\.\w+", name)]
 
 
 def _place(out: str) -> str:

@@ -167,8 +167,9 @@ def _strangers(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
     known = {planned.name for planned in plan.parts}
     folders = (("stats", ".parquet", known), ("masks", ".parquet", known), ("_segface/parts", ".json", known))
     for folder, suffix, allowed in folders:
-        for entry in storage.list_objects(storage.join(out, *folder.split("/"))):
-            name = storage.name_of(entry.place)
+        place = storage.join(out, *folder.split("/"))
+        for entry in storage.list_objects(place):
+            name = entry.place[len(place) + 1 :]
             if name.removesuffix(suffix) not in allowed or not name.endswith(suffix):
                 yield ORPHANED, f"{folder}/{name} belongs to no part of the plan; no run needs it"
     late = {planned.index: planned for planned in plan.parts if planned.name in published}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from segface_batch import storage
 from segface_batch.errors import FatalError
-from segface_batch.storage.redact import redacted_text
+from segface_batch.storage.redact import one_line
 
 
 @contextmanager
@@ -21,11 +21,3 @@ def fatal(what: str) -> Iterator[None]:
         raise FatalError(one_line(error)) from error
     except Exception as error:
         raise FatalError(f"{what}: {type(error).__name__}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """What happened, without secrets; the system's errors as PLACE: MESSAGE."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return redacted_text((text.splitlines() or [""])[0])

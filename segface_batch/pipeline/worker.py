@@ -21,6 +21,7 @@ import pyarrow as pa
 from segface_batch import storage
 from segface_batch.errors import FatalError
 from segface_batch.images import masks
+from segface_batch.inputs.fetch import Answer
 from segface_batch.job import Job
 from segface_batch.model.network import Network, factory
 from segface_batch.output import parts, plan, run as runs, schema
@@ -28,7 +29,7 @@ from segface_batch.output.face import Face, FetchedImage
 from segface_batch.pipeline import metrics, work as works
 from segface_batch.pipeline.cropper import Cropper, Decoded
 from segface_batch.pipeline.fatal import fatal
-from segface_batch.pipeline.fetch import Answer, fetch
+from segface_batch.pipeline.fetch import fetch
 from segface_batch.pipeline.metrics import Clock
 from segface_batch.pipeline.resources import Resources
 

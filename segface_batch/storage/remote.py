@@ -17,7 +17,7 @@ from segface_batch.storage import account, retry
 from segface_batch.storage.errors import StorageUnavailable
 from segface_batch.storage.store import Entry
 
-#: Simultaneous requests of one process: the threads of `pipeline.fetch`, and some to spare.
+#: Simultaneous requests of one process: the threads of `inputs.fetch`, and some to spare.
 CONNECTIONS = 32
 
 #: The most keys in one DeleteObjects request (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).

@@ -45,3 +45,17 @@ def test_an_output_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no image of .* has a mask"):
         sheet(str(out), tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_an_image_that_is_gone_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = small_output.small_output(tmp_path)
+    gone = tmp_path / "faces" / "a" / "one.png"
+    gone.unlink()
+    with Image.open(sheet(str(out), tmp_path / "sheet.png")) as page:
+        assert page.width == 2 * (2 * sheets.SIDE + 3 * sheets._MARGIN)
+    line = f"1 of 3 faces are left out (first: there is no image at '{gone}' now; its mask is in the output still; "
+    assert capsys.readouterr().err.startswith(line)
+    (tmp_path / "faces" / "two.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"\Athere is no image at '.+one.png' now; .+\Z"):
+        sheet(str(out), tmp_path / "other.png")
+    assert not (tmp_path / "other.png").exists()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segface_batch.catalog import LAPA
-from segface_batch.curate.show import OPACITY, SIDE, show
+from segface_batch.curate.show import OPACITY, SIDE, file_name, show
 from tests.curate import small_output
 
 #: Chosen so that no blend ends in .5.
@@ -158,7 +158,7 @@ def test_an_image_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path)
     with pytest.raises(ValueError, match="changed since it was annotated: it is truncated now"):
         show(str(out), "a/one.png", tmp_path / "x.png")
     image.unlink()
-    with pytest.raises(FileNotFoundError, match="the image is no longer at '"):
+    with pytest.raises(FileNotFoundError, match=r"there is no image at '.+one.png' now"):
         show(str(out), "a/one.png", tmp_path / "x.png")
 
 
@@ -188,3 +188,15 @@ def test_a_face_that_failed_does_not_hide_the_others(tmp_path: Path) -> None:
     assert color_at(overlay, 2, 2) == painted("face_lr_rr", RED)
     with pytest.raises(ValueError, match=r"'a.png' has no face 0; choose one of 1"):
         show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png", face=0)
+
+
+def test_the_file_of_a_long_name_is_cut_and_unlike_others() -> None:
+    assert file_name("a/one.x.png") == "one.x-overlay.png"
+    assert file_name("n" * 243 + ".jpg") == "n" * 243 + "-overlay.png"
+    assert file_name("n" * 244 + ".jpg") == "n" * 226 + "-e48a3e1e1c332018-overlay.png"
+    ids = [f"{folder}/{'ü' * 125}.png" for folder in "ab"]
+    names = {file_name(image_id) for image_id in ids}
+    assert len(names) == 2
+    for name in names:
+        assert name.startswith("ü" * 113 + "-")
+        assert len(name.encode()) <= 255

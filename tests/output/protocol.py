@@ -24,7 +24,7 @@ def with_failpoint(failpoint: str, source: str, out: str, retry: str = "") -> No
     main(source, out, retry)
 
 
-def main(source: str, out: str, retry: str = "", part_rows: int = drivers.PART_ROWS) -> None:
+def main(source: str | tuple[str, ...], out: str, retry: str = "", part_rows: int = drivers.PART_ROWS) -> None:
     job = drivers.job(source, storage.absolute(out), part_rows=part_rows)
     out = job.output
     run = runs.read(out)

@@ -13,10 +13,11 @@ import pytest
 
 from segface_batch.errors import FatalError
 from segface_batch.inputs import parquet, sources
+from segface_batch.inputs.fetch import MAX_BYTES, Answer
 from segface_batch.inputs.image import SourceImage
 from segface_batch.output import plan, run as runs
 from segface_batch.output.plan import Plan
-from segface_batch.pipeline.fetch import MAX_BYTES, Answer, fetch
+from segface_batch.pipeline.fetch import fetch
 from segface_batch.pipeline.metrics import Clock
 from segface_batch.pipeline.resources import Resources
 from segface_batch.pipeline.worker import Worker

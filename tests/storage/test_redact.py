@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from segface_batch.storage.redact import redacted, redacted_text
+from segface_batch.storage.redact import one_line, redacted, redacted_text
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,10 @@ def test_urls_in_a_message_are_shown_without_their_secrets() -> None:
     assert redacted_text("no 'https://u:p@h/a?sig=1': S3://b/c, http://h?token=2") == (
         "no 'https://h/a?sig=REDACTED': S3://b/c, http://h?token=REDACTED"
     )
+
+
+def test_an_error_is_one_line_without_secrets() -> None:
+    """A space does not end the place, nor do the words after it become a part of it."""
+    error = PermissionError(13, "HTTP 403\nbody", "https://u:p@h/a b.jpg?sig=1")
+    assert one_line(error) == "https://h/a b.jpg?sig=REDACTED: HTTP 403"
+    assert one_line(OSError("no https://u:p@h/a\nsecond")) == "no https://h/a"
