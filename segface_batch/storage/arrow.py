@@ -29,7 +29,7 @@ def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
     try:
         files = fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
-        raise StorageUnavailable(errno.ENOSYS, f"{scheme}:// URLs: {error}", place) from None
+        raise StorageUnavailable(errno.EINVAL, f"{scheme}:// URLs: {error}", place) from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(files)), str(files._strip_protocol(place))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import unquote
 
@@ -23,22 +24,23 @@ def redacted(url: str) -> str:
         return url
     end = min((rest.index(mark) for mark in "/?#" if mark in rest), default=len(rest))
     host = rest[:end]
-    if scheme.rpartition("::")[2] not in _CONTAINERS:
+    if scheme.rpartition("::")[2].lower() not in _CONTAINERS:
         host = host.rpartition("@")[2]
     return f"{scheme}://{host}{_PARAMETER.sub(_parameter, rest[end:])}"
 
 
 def redacted_text(text: str) -> str:
     """The message with all its URLs redacted."""
-    return re.sub(r"[a-z][a-z0-9+.:]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
+    return re.sub(r"(?i)[a-z][a-z0-9+.:]*://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
 
 
 def one_line(error: BaseException) -> str:
     """What happened, without secrets; the system's errors as PLACE: MESSAGE."""
-    text = str(error)
+    text, place = str(error), ""
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return redacted_text((text.splitlines() or [""])[0])
+        # A place may have blanks, at which a URL in a text ends.
+        text, place = error.strerror, f"{redacted(os.fsdecode(error.filename))}: " if error.filename else ""
+    return place + redacted_text((text.splitlines() or [""])[0])
 
 
 def _parameter(found: re.Match[str]) -> str:
