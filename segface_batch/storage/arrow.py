@@ -24,7 +24,7 @@ def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
     scheme, _, path = place.partition("://")
     if not is_url(place):
         return pafs.LocalFileSystem(), place
-    if scheme in ("s3", "s3a"):
+    if (scheme := scheme.lower()) in ("s3", "s3a"):
         return _s3(place), path
     try:
         files = fsspec.filesystem(scheme)

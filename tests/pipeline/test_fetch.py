@@ -170,6 +170,10 @@ def test_a_parquet_file_that_was_replaced_or_damaged_gives_errors(tmp_path: Path
     for at in (10, 60):  # the header of the page, and the page
         path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
         assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
+    pq.write_table(pa.table({"other": [bytes([row]) * 500 for row in range(3)]}), path, write_page_checksum=True)
+    assert path.stat().st_size == size
+    parquet.open_once.cache_clear()
+    assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
     path.write_bytes(b"1" * (size - 1))
     parquet.open_once.cache_clear()
     assert [error for _, _, error in planned.answers()] == ["changed"] * 3
