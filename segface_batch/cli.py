@@ -1,14 +1,17 @@
 """The command line: `segface-batch VERB`.
 
-Only the standard library is loaded until a command runs, so that help and mistakes are answered at once.  Data goes to
-stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run failed, 2 a wrong command or setting, 130 or
-143 interrupted.
+Only the standard library is loaded until a command runs, so that help and mistakes are answered at once.
+
+Data goes to stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run failed, 2 a wrong command or
+setting, 129, 130 or 143 interrupted.  They tell of the work, whether anybody reads what it prints; only the answers of
+`query`, `plan` and `checkpoints` have no other place than stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from segface_batch import catalog
+from segface_batch import catalog, streams
 from segface_batch.command_line import command_line, job as job_of
 from segface_batch.forecast import prices
 from segface_batch.job import Job
@@ -26,29 +29,37 @@ from segface_batch.storage import configure, options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    streams.secure()
     chosen, unknown = command_line().parse_known_args(arguments)
     if unknown:
         chosen.verb.refuse(unknown)
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _stop)
     try:
         return COMMANDS[chosen.command](chosen)
     except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-        code, reason = 2, error
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _failed(2, error, chosen.debug)
     except (OSError, RuntimeError) as error:
-        code, reason = 1, error
+        return _failed(1, error, chosen.debug)
     except KeyboardInterrupt as stop:
-        print("segface-batch: interrupted; the same command again continues the run", file=sys.stderr)
-        return 128 + (signal.SIGTERM if stop.args else signal.SIGINT)
-    if chosen.debug:
-        raise reason
-    print(f"segface-batch: {reason}", file=sys.stderr)
+        again = "; the same command again goes on where it stopped" if chosen.command in ("annotate", "demo") else ""
+        print(f"segface-batch: interrupted{again}", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def _failed(code: int, error: Exception, debug: bool) -> int:
+    """The exit code, once the reason is told."""
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    else:
+        print(f"segface-batch: {error}", file=sys.stderr)
     return code
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _stop(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
@@ -58,7 +69,8 @@ def _no_verb(chosen: argparse.Namespace) -> int:
         return 2
     from importlib.metadata import version
 
-    print(version("segface-batch"))
+    with streams.data_on_stdout() as stdout:
+        print(version("segface-batch"), file=stdout)
     return 0
 
 
@@ -85,9 +97,11 @@ def _plan(chosen: argparse.Namespace) -> int:
     finally:
         line.end()
     if chosen.json:
-        print(json.dumps(None if found is None else found.as_dict(), indent=1))
+        text = json.dumps(None if found is None else found.as_dict(), indent=1)
     else:
-        print("every image is annotated; nothing is left to plan" if found is None else "\n".join(lines(found)))
+        text = "every image is annotated; nothing is left to plan" if found is None else "\n".join(lines(found))
+    with streams.data_on_stdout() as stdout:
+        print(text, file=stdout)
     return 0
 
 
@@ -164,8 +178,11 @@ def _query(chosen: argparse.Namespace) -> int:
         with open(chosen.to, "x", encoding="utf-8") as file:
             write(rows, chosen.format, file)
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        write(rows, chosen.format, sys.stdout, width=width)
+        with streams.data_on_stdout() as stdout:
+            if chosen.format != "table" and isinstance(stdout, io.TextIOWrapper):
+                stdout.reconfigure(encoding="utf-8")  # as in a file
+            width = shutil.get_terminal_size().columns if stdout.isatty() else None
+            write(rows, chosen.format, stdout, width=width)
     return 0
 
 
@@ -194,8 +211,10 @@ def _list_checkpoints(chosen: argparse.Namespace) -> int:
         where = "hub" if entry.asset is None else "in the package"
         rows.append((entry.name, entry.backbone, str(entry.resolution), entry.dataset.name, classes, f1, needs, where))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    with streams.data_on_stdout() as stdout:
+        for row in rows:
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print(line.rstrip(), file=stdout)
     return 0
 
 

@@ -55,8 +55,8 @@ prices.toml, in any currency:
   get_1000 = 0.0004
   put_1000 = 0.005
 
-It annotates a sample as the job would, and writes nothing.  Of several places the last is the output, and the
-forecast is of what that lacks.
+It annotates a sample as the job would, and writes nothing.  With several places the last one is the output, and only
+what is missing there is forecast.
 """
 
 VERIFY_EXAMPLES = """\
@@ -173,9 +173,9 @@ def _doctor(sub: Command) -> None:
 
 
 def _plan(sub: Command) -> None:
-    sub.add_argument("places", nargs="+", metavar="PLACE", help="as of annotate: INPUT ... [OUTPUT]")
+    sub.add_argument("places", nargs="+", metavar="PLACE", help="as for annotate: INPUT ... [OUTPUT]")
     sub.add_argument("--sample", metavar="N", type=int, default=64, help="images to try (default: %(default)s)")
-    sub.add_argument("--prices", metavar="FILE", help="TOML or JSON with prices, see below (default: no prices)")
+    sub.add_argument("--prices", metavar="FILE", help="TOML or JSON file, as in docs/tuning.md (default: no prices)")
     sub.add_argument("--json", action="store_true", help="print JSON")
     _job_options(sub)
 
@@ -206,11 +206,11 @@ def _show(sub: Command) -> None:
 def _checkpoints(sub: Command) -> None:
     verbs = sub.add_subparsers(metavar="VERB")
     fetch = verbs.add_parser("fetch", help="fetch published weights into the Hugging Face cache")
-    fetch.add_argument("name", help="checkpoint")
+    fetch.add_argument("name", help="the checkpoint")
     _job_options(fetch, "revision")
     fetch.set_defaults(command="checkpoints fetch", verb=fetch)
     convert = verbs.add_parser("convert", help="rewrite a published file as safetensors, a third of the size")
-    convert.add_argument("source", help="model_299.pt")
+    convert.add_argument("source", help="the published file, such as model_299.pt")
     convert.add_argument("target", help="the .safetensors file to write")
     convert.add_argument("--checkpoint", metavar="NAME", required=True, help="which checkpoint it is")
     convert.set_defaults(command="checkpoints convert", verb=convert)

@@ -75,7 +75,7 @@ class Job:
     checkpoint: str = option(catalog.DEFAULT_CHECKPOINT, MODEL, recorded=True, metavar="NAME", help=
         "one of those that 'segface-batch checkpoints' lists")
     weights: str | None = option(None, MODEL, recorded=False, metavar="FILE", help=
-        "its weights, a path or any fsspec URL (default: the published file, from the Hugging Face hub)")
+        "weights of the checkpoint, a path or any fsspec URL (default: the published file, from the Hugging Face hub)")
     weights_sha256: str | None = option(None, MODEL, recorded=True, metavar="HEX", help=
         "refuse weights with another sha256 (default: not checked)")
     revision: str | None = option(None, MODEL, recorded=False, help=
@@ -85,20 +85,20 @@ class Job:
     device: str = option("auto", MODEL, recorded=False, choices=("auto", "cpu", "cuda"), help=
         "where the network runs; auto: on GPUs if Ray has any")
     engine: str = option("auto", MODEL, recorded=True, choices=engines.ENGINES, help=
-        "library that runs the network; openvino is for CPUs and needs the extra of that name; auto: openvino where "
-        "it is installed and there is no GPU")
+        "library that runs the network; openvino is for CPUs and needs segface-batch[openvino]; auto: openvino where "
+        "it is installed on a single machine without a GPU, else torch")
     precision: str = option("fp32", MODEL, recorded=True, choices=("fp32", "bf16"), help=
         "bf16 is faster on devices that support it, and not exact")
     compile: bool = option(False, MODEL, recorded=True, help=
-        "compile the network with torch if the job is long enough to gain from it")
+        "compile the network with torch, if the job has enough images to gain from it")
 
     faces: str = option("whole", FACES, recorded=True, choices=("whole", "detect", "given"), help=
         "whole: the images are ready crops; detect: find the faces in photographs; given: crop by the landmarks or "
-        "boxes in the manifest")
+        "boxes in the manifest or Parquet file")
     mask_space: str = option("crop", FACES, recorded=True, choices=("crop", "image"), help=
         "crop: masks as the network returns them; image: masks in pixels of the upright image")
     detector: str = option("mtcnn", DETECTION, recorded=True, choices=("mtcnn", "yunet"), help=
-        "what finds the faces; yunet needs the extra of that name")
+        "what finds the faces; yunet needs segface-batch[yunet]")
     min_face: int = option(DEFAULT_MIN_FACE, DETECTION, recorded=True, metavar="PIXELS", least=SMALLEST_FACE, help=
         "skip faces whose box is smaller than this, by its longer side")
     min_score: float = option(DEFAULT_MIN_SCORE, DETECTION, recorded=True, metavar="S", help=
@@ -107,16 +107,16 @@ class Job:
         "keep only the N largest faces of an image (default: all)")
 
     decode: str = option("exact", INPUT, recorded=True, choices=("exact", "near", "fast"), help=
-        "exact: as the official code; near: faster resizing, in rare pixels off by a grey level; fast: large JPEGs at "
-        "a reduced size, which changes masks slightly")
+        "exact: as the official code; near: faster resizing, few pixels off by a grey level, hardly any by two; fast: "
+        "large JPEGs at a reduced size; both are for ready crops and change masks slightly")
     max_pixels: int = option(DEFAULT_MAX_PIXELS, INPUT, recorded=True, least=1, help=
         "larger images get the error too_large")
     columns: tuple[str, ...] = option((), INPUT, recorded=True, help=
-        "columns of the manifest to copy into stats (default: none)")
+        "columns of manifests or Parquet files to copy into stats (default: none)")
     image_column: str | None = option(None, INPUT, recorded=True, metavar="NAME", help=
         "column of Parquet files that holds the images (default: the only possible one)")
     part_rows: int = option(DEFAULT_PART_ROWS, OUTPUT, recorded=True, least=1, help=
-        "images per Parquet file")
+        "images per part, which is one Parquet file of stats and one of masks")
 
     actors: tuple[int, int] | None = option(None, WORKERS, recorded=False, help=
         "fewest and most workers (default: as many as the CPUs or GPUs allow)")
@@ -143,7 +143,7 @@ class Job:
         "arguments of fsspec's file systems, or a JSON file with them, which every node can read and which may hold "
         "secrets (default: the environment's, such as AWS_PROFILE)")
     s3_client: str = option("s3fs", STORAGE, recorded=False, choices=options.S3_CLIENTS, help=
-        "obstore is faster, verifies no checksums and needs the extra fast-s3")
+        "obstore is faster, verifies no checksums and needs segface-batch[fast-s3]")
     # fmt: on
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
@@ -39,11 +40,13 @@ class Silence:
 
 
 class Line:
-    """Progress on a text stream; `clock` gives seconds."""
+    """Progress on a text stream; `clock` gives seconds.  Work goes on whether the stream takes it or not."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream, self.clock = stream, clock
-        self.terminal = stream.isatty()
+        self.terminal = False
+        with contextlib.suppress(ValueError):  # closed
+            self.terminal = stream is not None and stream.isatty()
         self.interval = TERMINAL_INTERVAL if self.terminal else LOG_INTERVAL
         self.last_written = float("-inf")
         self.started: float | None = None
@@ -54,8 +57,7 @@ class Line:
 
     def note(self, text: str) -> None:
         self.end()
-        self.stream.write(f"{text}\n")
-        self.stream.flush()
+        self._put(f"{text}\n")
 
     def start(self, done: int) -> None:
         self.started, self.before = self.clock(), done
@@ -74,12 +76,18 @@ class Line:
     def end(self) -> None:
         """Leave the terminal's line."""
         if self.terminal:
-            self.stream.write("\r\x1b[K")
-            self.stream.flush()
+            self._put("\r\x1b[K")
 
     def _write(self, text: str) -> None:
-        self.stream.write(f"\r{text}\x1b[K" if self.terminal else f"{text}\n")
-        self.stream.flush()
+        self._put(f"\r{text}\x1b[K" if self.terminal else f"{text}\n")
+
+    def _put(self, text: str) -> None:
+        if self.stream is None:
+            return
+        with contextlib.suppress(Exception):  # of any kind, as the stream may be
+            encoding = getattr(self.stream, "encoding", None) or "utf-8"
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self.stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ LAYERS = (
     ("images",),
     ("model",),
     ("inputs",),
-    ("job", "progress"),
+    ("job", "progress", "streams"),
     ("output",),
     ("pipeline",),
     ("__init__",),

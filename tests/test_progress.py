@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import io
+from typing import TextIO
 
 import pytest
 
@@ -10,6 +12,11 @@ from segface_batch.progress import Line, duration
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Full(Terminal):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class Clock:
@@ -82,6 +89,36 @@ def test_a_terminals_line_rewrites_itself() -> None:
         "\r8 of 8 images (100%), 3.6 images/s, 0 s left, 0 errors\x1b[K"
         "\r\x1b[K"
     )
+
+
+class Broken(io.StringIO):
+    """A stream as notebooks and windows have them, whose other side is gone."""
+
+    def write(self, text: str) -> int:
+        raise RuntimeError("the window is closed")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed(), Broken(), Full()], ids=["absent", "closed", "broken", "full"])
+def test_work_goes_on_where_nobody_can_be_told_how_it_goes(stream: TextIO | None) -> None:
+    line = Line(stream)
+    line.phase("loading the model")
+    line.note("the network is not compiled")
+    line.start(0)
+    line.images(8, 8, 0)
+    line.end()
+
+
+def test_what_a_stream_cannot_encode_is_escaped() -> None:
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, "ascii")
+    Line(stream).phase("reading 日本.csv")
+    assert written.getvalue() == rb"reading \u65e5\u672c.csv ..." + b"\n"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("unit", pa.int32(), False, "unit of work the image belongs to"),
     ("seq", pa.int32(), False, "position of the image in its unit; (unit, seq) names an image, with face a row"),
     ("face", pa.int16(), False, "number of the face in its image, from 0"),
-    ("n_faces", pa.int16(), False, "faces parsed in the image; 0 on an error"),
+    ("n_faces", pa.int16(), False, "faces in the image (1 in a ready crop); 0 if the image has an error"),
     ("status", pa.string(), False, "ok, no_face or error"),
     ("error", pa.string(), True, "why there is no mask, in one stable word; null when ok"),
     ("width", pa.int32(), True, "width of the upright image in pixels"),
@@ -49,8 +49,8 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "box_left",
         pa.float32(),
         True,
-        "left edge of the face's box in pixels of the upright image: the detector's; of ready crops the whole "
-        "image, Helen's the square around the landmarks",
+        "left edge of the face's box in pixels of the upright image: the box that was found or given, or that around "
+        "given landmarks; the whole image if it is a ready crop; for Helen checkpoints the square that is cropped",
     ),
     ("box_top", pa.float32(), True, "top edge of it"),
     ("box_right", pa.float32(), True, "right edge of it (exclusive)"),
@@ -60,15 +60,15 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "points",
         pa.list_(pa.float32()),
         True,
-        "the detector's five landmarks in pixels of the upright image: x, y of the eyes, nose tip and mouth corners, "
-        "left before right as seen; null when none ran",
+        "the face's five landmarks, found or given, in pixels of the upright image: x, y of the eyes, nose tip and "
+        "mouth corners, left before right as seen; null where the face is cropped as a ready crop",
     ),
     (
         "transform",
         pa.list_(pa.float64()),
         True,
-        "six numbers a to f that take the mask to the upright image, pixels counted by their edges: "
-        "x' = a x + b y + c, y' = d x + e y + f",
+        "six numbers a to f that take a point of the mask to the upright image: x' = a x + b y + c, "
+        "y' = d x + e y + f; the first pixel reaches from 0 to 1",
     ),
 )
 

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import signal
+import secrets
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from segface_batch import streams
+from segface_batch.pipeline.last_word import last_word
+
+#: Seconds in which somebody must listen at RAY_ADDRESS, and in which Ray must have started.
+ANSWER_SECONDS, CONNECT_SECONDS = 5.0, 120.0
+
+#: What to do about errors of Ray, by words in them.
+_HINTS = {
+    "Version mismatch": "install the cluster's versions of Ray and Python here, or run the command on the cluster",
+    "AF_UNIX path length": "set RAY_TMPDIR to a folder with a shorter name, like /tmp",
+    "Permission denied": "give the user a HOME that it can write to, or set RAY_TMPDIR to such a folder",
+    "authentication": "give the cluster's token in RAY_AUTH_TOKEN_PATH=FILE with RAY_AUTH_MODE=token",
+    "Could not find any running Ray": "start the cluster, or unset RAY_ADDRESS to run on this machine",
+}
+
+_LONGEST_REASON = 500
+
+_RAY_IS_GONE = (
+    "segface-batch: the process ended without a word, as it does when Ray's head node is gone or the limit of open "
+    "files (ulimit -n) is too low; what is done is kept, and the same command goes on from there"
+)
 
 
 @contextmanager
 def ray_running() -> Iterator[None]:
     """RuntimeError, in one line, for whatever goes wrong in Ray."""
+    streams.open_missing()  # Ray asks sys.stdout and sys.stderr what they are
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Under `uv run` Ray would repeat that command in every worker.
@@ -30,22 +57,12 @@ def ray_running() -> Iterator[None]:
         with _one_line_errors():
             yield
         return
-    local: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):
-        # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again.
-        os.environ.setdefault("RAY_num_workers_soft_limit", "64")
-        # One CPU more than there are cores, for the tasks that wait for storage.
-        # "local": another Ray of this machine is nobody's business.
-        local = {"address": "local", "num_cpus": len(os.sched_getaffinity(0)) + 1, "include_dashboard": False}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        with _silent_stderr():
-            ray.init(logging_level=logging.ERROR, log_to_driver=False, **local)
-    except Exception as error:  # ConnectionError, and a bare Exception where the machine is too busy
-        raise RuntimeError(f"Ray did not start: {str(error).partition(chr(10))[0]}; try again") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process with its own exit code
-    try:
+    settings: dict[str, Any] = {}  # of a cluster, ray.init reads RAY_ADDRESS itself
+    if os.environ.get("RAY_ADDRESS"):
+        check_address()
+    else:
+        settings = local_settings()
+    with last_word(_RAY_IS_GONE), _initialized(settings):
         import ray.data  # which takes as long as the workers' start
 
         for name in ("ray", "ray.data"):
@@ -53,8 +70,102 @@ def ray_running() -> Iterator[None]:
                 handler.setLevel(logging.CRITICAL)
         with _one_line_errors():
             yield
-    finally:
+
+
+def local_settings() -> dict[str, Any]:
+    """What `ray.init` is called with to start a Ray on this machine."""
+    # Ray stops workers that are idle for a second beyond one per CPU; each new one imports Ray Data again.
+    os.environ.setdefault("RAY_num_workers_soft_limit", "64")
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & os.environ.keys() and not _home_is_writable():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # which Ray else keeps in ~/.ray
+    # One CPU more than there are cores, for the tasks that wait for storage.
+    # "local": another Ray of this machine is not ours to use.
+    return {"address": "local", "num_cpus": cpus() + 1, "include_dashboard": False}
+
+
+def cpus() -> int:
+    """CPU cores that this process may use: by its affinity, and by a container's quota."""
+    from ray._private.utils import get_num_cpus  # cgroups v1 and v2; Ray has no public name for it
+
+    return max(1, min(len(os.sched_getaffinity(0)), int(get_num_cpus(override_docker_cpu_warning=True))))
+
+
+def _home_is_writable() -> bool:
+    """Whether Ray can keep its token in ~/.ray."""
+    try:
+        (Path.home() / ".ray").mkdir(exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: neither HOME nor an entry of the user
+        return False
+    return os.access(Path.home() / ".ray", os.W_OK | os.X_OK)
+
+
+def check_address() -> None:
+    """RuntimeError, in one line with a hint, where nobody listens at RAY_ADDRESS: Ray would wait for ten minutes."""
+    address = os.environ["RAY_ADDRESS"]
+    host, colon, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # "auto", or something that Ray itself explains
+    ends, reason = time.monotonic() + ANSWER_SECONDS, ""
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+        else:
+            return
+        if time.monotonic() > ends:
+            raise RuntimeError(
+                f"no Ray answers at RAY_ADDRESS={address} ({reason}); start the cluster, correct the address, or unset "
+                "RAY_ADDRESS to run on this machine"
+            )
+        time.sleep(0.5)
+
+
+@contextmanager
+def _initialized(settings: dict[str, Any]) -> Iterator[None]:
+    """`ray.init` in a thread of its own, because the main thread must hear Ctrl-C and SIGTERM while Ray waits for an
+    answer; `ray.shutdown` at the end.  The thread stays until then, because the kernel ends Ray's processes with the
+    thread that started them.
+
+    RuntimeError, in one line, where Ray does not start.
+    """
+    import ray
+
+    failed: list[BaseException] = []
+    started, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
+        except BaseException as error:  # ConnectionError, SystemExit, and a bare Exception where the machine is busy
+            failed.append(error)
+        started.set()
+        ended.wait()
+
+    threading.Thread(target=run, name="ray.init", daemon=True).start()
+    try:
+        with _silent_stderr():
+            ends = time.monotonic() + CONNECT_SECONDS
+            while not started.wait(0.1):  # in pieces, because a signal is heard between two of them
+                if time.monotonic() > ends:
+                    raise RuntimeError(f"Ray did not start within {CONNECT_SECONDS:.0f} s; see its logs in /tmp/ray")
+        if failed:
+            raise RuntimeError(f"Ray did not start: {one_line(failed[0])}") from failed[0]
+        yield
         ray.shutdown()
+    except BaseException:
+        if started.is_set() and not failed:  # else Ray still waits, and would wait for its own end too
+            ray.shutdown()
+        raise
+    finally:
+        ended.set()
+
+
+def one_line(error: BaseException) -> str:
+    """An error of Ray in one line, with a hint where one is known."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    hint = next((hint for word, hint in _HINTS.items() if word in text), None)
+    return text[:_LONGEST_REASON] + (f"; {hint}" if hint else "")
 
 
 def on_cluster() -> bool:
@@ -105,7 +216,8 @@ def _one_line_errors() -> Iterator[None]:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Nothing on file descriptor 2: Ray's C++ part announces its log level there, whatever the level."""
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -27,7 +27,7 @@ from segface_batch.pipeline import prepare
 from segface_batch.pipeline.cluster import ray_running, resources, warning
 from segface_batch.pipeline.dataset import MAX_RETRIES, reports
 from segface_batch.pipeline.planning import check_is_empty, plan_new_images, write_plan
-from segface_batch.pipeline.resources import share
+from segface_batch.pipeline.resources import fewer_for_memory, share
 from segface_batch.pipeline.summary import Summary
 from segface_batch.pipeline.work import Work
 from segface_batch.progress import Progress, Silence
@@ -108,6 +108,8 @@ class _Driver:
         if units:  # else parts are to be published, and no workers needed
             each, (least, most) = share(self.job, units)
             about |= {"actors": [least, most], "threads": each.threads, "num_gpus": each.num_gpus}
+            if (note := fewer_for_memory(self.job)) is not None:
+                self.progress.note(note)
             self.progress.phase("loading the model")
         self.events = stack.enter_context(events.record(self.job.output, self.job, **about))
 

@@ -28,6 +28,8 @@ from tests import drivers, fault_proxy, s3_server as server_of_tests, stand_in
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
+INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 @pytest.fixture(scope="module")
 def ray_address(ray_session: None) -> str:
@@ -63,7 +65,7 @@ def until(what: Callable[[], Any], driver: subprocess.Popen[str] | None = None, 
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT))],
+    [signal.SIGKILL, *(pytest.param(number, marks=pytest.mark.slow) for number in INTERRUPTIONS)],
 )
 def test_a_stopped_run_is_finished_by_the_same_command(
     number: signal.Signals, source: Path, whole: dict[str, bytes], ray_address: str, tmp_path: Path
@@ -77,7 +79,7 @@ def test_a_stopped_run_is_finished_by_the_same_command(
     if number != signal.SIGKILL:
         assert time.monotonic() - sent < 3
         assert "the same command again goes on where it stopped" in told
-    assert driver.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert driver.returncode == (128 + number if number in INTERRUPTIONS else -number)
     assert not verify(str(out)).complete
 
     summary = annotate(drivers.job(source, out))

@@ -1,0 +1,38 @@
+"""A process that ends in silence leaves a line all the same."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+INSIDE = """
+import os, signal, sys, time
+from segface_batch.pipeline.last_word import last_word
+with last_word("gone"):
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "told"),
+    [
+        ("os._exit(1)", "gone\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "gone\n"),
+        ("pass", ""),
+        ("sys.exit(3)", ""),
+    ],
+)
+def test_only_a_silent_end_is_told(inside: str, told: str) -> None:
+    done = subprocess.run([sys.executable, "-c", INSIDE.format(inside)], capture_output=True, text=True, check=False)
+    assert done.stderr == told
+
+
+def test_ctrl_c_of_a_terminal_does_not_reach_the_watcher() -> None:
+    code = INSIDE.format("os.killpg(0, signal.SIGINT); time.sleep(5)")
+    code = f"try:\n    exec({code!r})\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
