@@ -244,11 +244,11 @@ def test_a_bad_uri_is_one_row(tmp_path: Path, uri: str) -> None:
 
 
 def test_a_unit_in_no_storage_stops_the_run_and_no_secret_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "m.txt").write_text("".join(f"nosuch://u:p@host/{number}.jpg?sig=s\n" for number in range(8)))
+    (tmp_path / "m.txt").write_text("".join(f"gs://u:p@host/{number}.jpg?sig=s\n" for number in range(8)))
     planned = Planned(tmp_path, tmp_path / "m.txt")
     assert planned.fatal() == (
-        "all 8 images of unit 0 are bad_uri (first: nosuch://: nosuch:// URLs: Protocol not known: nosuch); fix the "
-        "input and run again, or add --allow-unreadable to record them as errors"
+        "all 8 images of unit 0 are bad_uri (first: gs://: gs:// URLs: Please install gcsfs to access Google Storage); "
+        "fix the input and run again, or add --allow-unreadable to record them as errors"
     )
     assert {error for _, _, error in planned.answers(allow_unreadable=True)} == {"bad_uri"}
 
