@@ -7,6 +7,7 @@ created, read, replaced and removed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -41,6 +42,16 @@ UNCOMPILED = (
 )
 
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
+
+#: Hints for what a place itself refuses.
+_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space there, or name another place"),
+    errno.EROFS: "this file system is read-only: name another place",
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL), "this file system has no such names: name another place"),
+}
+
+#: What to do about all other errors of a place.
+_OTHER = "check the disk, network or server"
 
 
 class Check(NamedTuple):
@@ -84,14 +95,21 @@ def check_machine(job: Job) -> Iterator[Check]:
     yield _run_check("disk for Ray", lambda: check_disk(spill, MAX_FULL), hint)
 
 
-def _run_check(name: str, check: Callable[[], str], hint: str) -> Check:
-    """The result of a function that returns a message, or raises an OSError or ValueError."""
+def _run_check(
+    name: str, check: Callable[[], str], hint: str, refused: str | None = None, state: str = FAILED
+) -> Check:
+    """The result of a function that returns a message, or raises an OSError or ValueError: then `state`, and `hint` or,
+    for a PermissionError, `refused`."""
     try:
         return Check(OK, name, check())
     except storage.StorageUnavailable as error:  # has a hint of its own
         return Check(FAILED, name, _message_of(error))
     except (OSError, ValueError) as error:
-        return Check(FAILED, name, f"{_message_of(error)}; {hint}")
+        if isinstance(error, PermissionError) and refused is not None:
+            hint = refused
+        elif isinstance(error, OSError):
+            hint = _HINTS.get(error.errno or 0, hint)
+        return Check(state, name, f"{_message_of(error)}; {hint}")
 
 
 def _message_of(error: Exception) -> str:
@@ -139,11 +157,11 @@ def _check_input(place: str) -> Iterator[Check]:
         return f"{len(data):,} bytes of {redacted(first[0].uri)}"
 
     folder = redacted(place)
-    hint = f"allow s3:ListBucket below {folder}" if storage.is_url(place) else "fix the input"
-    yield _run_check("input: list", list_first, hint)
+    refused = f"allow s3:ListBucket below {folder}" if storage.is_url(place) else "fix its permissions"
+    yield _run_check("input: list", list_first, "fix the input", refused)
     if first:
-        hint = f"allow s3:GetObject below {folder}" if storage.is_url(first[0].uri) else "fix its permissions"
-        yield _run_check("input: read", read, hint)
+        refused = f"allow s3:GetObject below {folder}" if storage.is_url(first[0].uri) else "fix its permissions"
+        yield _run_check("input: read", read, _OTHER, refused)
 
 
 def _check_output(out: str) -> Iterator[Check]:
@@ -171,23 +189,27 @@ def _check_output(out: str) -> Iterator[Check]:
 
     def create() -> str:
         if storage.put(place, b"") or storage.read(place) != content:
-            raise ValueError("the store overwrites an object that it should only create")
+            raise ValueError("the store overwrites what it was to create only")
+        if not storage.creates_only(place):
+            raise ValueError("the store has no conditional PUT, so a run first asks whether an object exists")
         return "an existing object stays"
 
     def remove() -> str:
         storage.remove([place])
         return "removed"
 
-    yield _run_check("output: list", list_, allow("s3:ListBucket"))
-    write_check = _run_check("output: write", write, allow("s3:PutObject"))
+    yield _run_check("output: list", list_, _OTHER, allow("s3:ListBucket"))
+    write_check = _run_check("output: write", write, _OTHER, allow("s3:PutObject"))
     yield write_check
     if write_check.state == OK:
-        read_check = _run_check("output: read", read, allow("s3:GetObject"))
+        read_check = _run_check("output: read", read, _OTHER, allow("s3:GetObject"))
         yield read_check
         if read_check.state == OK:
-            hint = "use a store with conditional PUT, or start only one run at a time on this one"
-            yield _run_check("output: create only", create, hint)
-        yield _run_check("output: remove", remove, allow("s3:DeleteObject") + f", and remove {place}")
+            # The results are right there too, because repeated writes have equal bytes.
+            hint = "start only one run at a time on this output"
+            yield _run_check("output: create only", create, hint, state=WARNING)
+        hint = f"remove {place} yourself, and after a run {storage.join(out, '_segface', 'staging')}"
+        yield _run_check("output: remove", remove, hint, f"{allow('s3:DeleteObject')}, or {hint}", WARNING)
     for folder in made:
         with contextlib.suppress(OSError):  # a run has started there
             os.rmdir(folder)

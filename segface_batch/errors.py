@@ -9,6 +9,7 @@ from __future__ import annotations
 ERRORS = {
     "bad_box": "a given box that is not four numbers, is empty, or has its middle outside the image",
     "bad_landmarks": "landmarks of the wrong number, not numbers, all in one place or outside the image",
+    "bad_uri": "a path or URL that nothing can have: malformed, or of a scheme that is unknown or lacks its package",
     "changed": "its size is not that in the plan, or it changed while it was read",
     "crashed": "the process that reads or labels it dies, every time",
     "empty": "no bytes at all",

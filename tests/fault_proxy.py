@@ -16,6 +16,7 @@ A rule is an object:
     fault    one of the names below
     method   "GET", "PUT", ...; default any
     match    substring of the path with its query; default any
+    header   a header that the request has; default any
     times    how often it applies; default -1, always
     p        probability, default 1; drawn from the seed, the rule, the method, the path and how
              many such requests came before, so the same seed hits the same requests in any order
@@ -25,7 +26,8 @@ The first rule that applies decides.  Faults:
 
     slowdown   503 SlowDown              denied    403 AccessDenied
     error500   500 InternalError         conflict  409 ConditionalRequestConflict
-    skewed     403 RequestTimeTooSkewed
+    skewed     403 RequestTimeTooSkewed            unknown   501 NotImplemented
+    no_md5     400 MissingContentMD5               invalid   400 InvalidArgument
     reset      connection reset, nothing forwarded
     stall      no answer for `seconds`, then a reset, nothing forwarded
     latency    forwarded after `seconds`
@@ -46,7 +48,7 @@ import random
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,9 @@ ERRORS = {
     "denied": (403, "AccessDenied"),
     "conflict": (409, "ConditionalRequestConflict"),
     "skewed": (403, "RequestTimeTooSkewed"),
+    "unknown": (501, "NotImplemented"),
+    "no_md5": (400, "MissingContentMD5"),
+    "invalid": (400, "InvalidArgument"),
 }
 FAULTS = {*ERRORS, "reset", "stall", "latency", "lost_ack", "partial", "short", "flip"}
 ERROR_BODY = (
@@ -91,7 +96,7 @@ class Proxy:
         self.seen: collections.Counter[tuple[str, str]] = collections.Counter()
         self.log: collections.deque[tuple[str, str, str | None]] = collections.deque(maxlen=LOG_LENGTH)
 
-    def pick(self, method: str, path: str) -> Rule:
+    def pick(self, method: str, path: str, headers: Mapping[str, str]) -> Rule:
         """The rule that applies to this request, or {}; counts the request."""
         self.seen[method, path] += 1
         chosen: Rule = {}
@@ -100,6 +105,7 @@ class Proxy:
             if (
                 rule.get("method", method) == method
                 and rule.get("match", "") in path
+                and rule.get("header", "Host") in headers
                 and rule["times"] != 0
                 and draw.random() < rule.get("p", 1)
             ):
@@ -123,7 +129,7 @@ class Proxy:
         return web.json_response({})
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        rule = self.pick(request.method, request.raw_path)
+        rule = self.pick(request.method, request.raw_path, request.headers)
         fault = rule.get("fault")
         if fault in ERRORS:
             await request.read()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import py_compile
+import subprocess
 import sys
 import threading
 import uuid
@@ -16,6 +18,7 @@ import pytest
 from segface_batch import annotate, cli, doctor, storage
 from segface_batch.output.verify import verify
 from tests import drivers
+from tests.fault_proxy import RunningProxy
 from tests.s3_server import RUN_PERMISSIONS, S3Server
 
 
@@ -105,6 +108,59 @@ def test_a_reader_of_the_input_who_writes_the_prefix_of_the_output_may_run(
     options = drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", "ci-run")
     assert annotate(drivers.job(source, out, storage_options=str(options))).status == {"ok": 10}
     assert verify(out).complete
+
+
+def test_a_store_that_lacks_something_is_a_warning(
+    s3_proxy: RunningProxy, source: str, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = drivers.storage_options(s3_proxy.url, tmp_path / "options.json")
+    s3_proxy.set_faults([
+        {"fault": "unknown", "method": "PUT", "header": "If-None-Match"},
+        {"fault": "denied", "method": "POST", "match": "delete"},
+    ])  # fmt: skip
+    assert cli.main(["doctor", source, out, "--storage-options", str(options)]) == 0
+    create, remove = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ok ")]
+    assert create == (
+        "warning output: create only: the store has no conditional PUT, so a run first asks whether an object exists; "
+        "start only one run at a time on this output"
+    )
+    assert remove.startswith(f"warning output: remove: {out}/_segface/doctor-")
+    assert f"/probe: AccessDenied; allow s3:DeleteObject below {out}, or remove {out}/_segface/doctor-" in remove
+    assert remove.endswith(f"/probe yourself, and after a run {out}/_segface/staging")
+
+
+REFUSING_DISK = """
+import os, stat, sys
+number, sync = int(sys.argv[1]), os.fsync
+def fsync(descriptor):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode) == (sys.argv[2] == "folder"):
+        raise OSError(number, os.strerror(number))
+    sync(descriptor)
+os.fsync = fsync
+from segface_batch import cli
+sys.exit(cli.main(["doctor", *sys.argv[3:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "what", "hint"),
+    [
+        (errno.EINVAL, "folder", None),
+        (errno.EDQUOT, "file", "Disk quota exceeded; free some space there, or name another place"),
+        (errno.EIO, "file", "Input/output error; check the disk, network or server"),
+    ],
+)
+def test_a_disk_that_refuses_has_a_hint_of_its_own(number: int, what: str, hint: str | None, tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 1)
+    command = [sys.executable, "-c", REFUSING_DISK, str(number), what, str(tmp_path / "in"), str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [line for line in ended.stdout.splitlines() if not line.startswith("ok ")]
+    if hint is None:
+        assert found == []
+    else:
+        (line,) = found
+        assert line.startswith(f"FAILED  output: write: {tmp_path}/out/_segface/doctor-")
+        assert line.endswith(f"/probe: {hint}")
 
 
 class WrongClock(BaseHTTPRequestHandler):

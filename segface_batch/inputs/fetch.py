@@ -25,19 +25,31 @@ THREADS = 16
 MAX_BYTES = 512 * 2**20
 
 
+#: The words for the numbers of storage's errors.
+_WORDS = {
+    errno.ENOENT: "missing", errno.ENOTDIR: "missing",
+    errno.EACCES: "forbidden", errno.EPERM: "forbidden",
+    errno.EISDIR: "not_a_file", errno.ENODEV: "not_a_file",
+    errno.EINVAL: "bad_uri", errno.ENAMETOOLONG: "bad_uri",
+    errno.EFBIG: "too_large", errno.ESTALE: "changed",
+}  # fmt: skip
+
+
 class Answer(NamedTuple):
-    """An image's bytes, or the word of the error and the message of whoever refused them."""
+    """An image's bytes, or the word of the error, the message of whoever refused them, and the error where it says that
+    the whole storage is unavailable."""
 
     data: bytes | None
     error: str | None = None
     message: str = ""
+    fault: storage.StorageUnavailable | None = None
 
 
 def fetch_images(images: Sequence[SourceImage], *, any_length: bool = False) -> list[Answer]:
     """An answer for every image, in order.  They are of one unit: loose, or of one tar file, or of one row group.
 
-    With `any_length` a file may have become another one since it was planned.  StorageUnavailable where the storage
-    gives nothing at all.
+    With `any_length` a file may have become another one since it was planned.  Whatever reading one image raises is its
+    answer.
     """
     deadline = storage.Deadline()
     readable = [image for image in images if image.error is None]
@@ -95,12 +107,12 @@ def _from_parquet(images: Sequence[SourceImage]) -> list[Answer]:
     cells: list[Cell] = [image.cell for image in images if image.cell is not None]
     try:
         found = parquet.read(_place(images[0]), cells)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        return [Answer(None, "unreadable", one_line(error)) for _ in images]
     except OSError as error:
         # Arrow's own errors, which it has for damaged pages, are OSErrors without a number.
         refused = _refused(error) if error.errno else Answer(None, "unreadable", one_line(error))
         return [refused for _ in images]
+    except (pa.ArrowException, LookupError, TypeError, ValueError) as error:  # of another or a damaged file
+        return [Answer(None, "unreadable", one_line(error)) for _ in images]
     return [_of_cell(data) for data in found]
 
 
@@ -115,17 +127,6 @@ def _place(image: SourceImage) -> str:
 
 
 def _refused(error: OSError) -> Answer:
-    if isinstance(error, storage.StorageUnavailable):
-        raise error
-    return Answer(None, _word(error), one_line(error))
-
-
-def _word(error: OSError) -> str:
-    """The word of `errors.ERRORS` for an image that could not be read."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "missing"
-    if isinstance(error, PermissionError):
-        return "forbidden"
-    if isinstance(error, IsADirectoryError) or error.errno == errno.ENODEV:
-        return "not_a_file"
-    return {errno.EFBIG: "too_large", errno.ESTALE: "changed"}.get(error.errno or 0, "unfetchable")
+    """The answer with the word of `errors.ERRORS` for an image that could not be read."""
+    fault = error if isinstance(error, storage.StorageUnavailable) else None
+    return Answer(None, _WORDS.get(error.errno or 0, "unfetchable"), one_line(error), fault)

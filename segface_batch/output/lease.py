@@ -87,7 +87,7 @@ def _give_back(lease: Lease, heart: threading.Thread) -> None:
 def _read(place: str) -> dict[str, Any] | None:
     try:
         return json.loads(storage.read(place))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # absent, or no JSON: nobody's
         return None
 
 

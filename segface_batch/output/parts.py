@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +28,9 @@ import pyarrow.parquet as pq
 from segface_batch import storage
 from segface_batch.output import schema
 from segface_batch.output.plan import Plan, PlannedPart
+from segface_batch.storage.redact import one_line, redacted
+
+log = logging.getLogger(__name__)
 
 #: Readers fetch whole row groups; a thousand masks of 6 kB are 6 MB, statistics fit into one group.
 MASK_ROW_GROUP = 1024
@@ -55,14 +60,25 @@ class Staging:
 
     def sweep(self) -> None:
         """Remove all that is staged."""
-        storage.remove(self.names() if storage.is_url(self.place) else [self.place])
+        with _tidying(self.place):
+            storage.remove(self.names() if storage.is_url(self.place) else [self.place])
 
     def clear(self, planned: PlannedPart, units: Iterable[int]) -> None:
         """Remove what is staged of a part."""
-        if storage.is_url(self.place):
-            storage.remove(self.unit(planned, unit) for unit in units)
-        else:
-            storage.remove([self.part(planned)])
+        with _tidying(self.part(planned)):
+            if storage.is_url(self.place):
+                storage.remove(self.unit(planned, unit) for unit in units)
+            else:
+                storage.remove([self.part(planned)])
+
+
+@contextmanager
+def _tidying(place: str) -> Iterator[None]:
+    """Say so where what no run needs cannot be removed: the results are there."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s stays; no run needs it, remove it yourself (%s)", redacted(place), one_line(error))
 
 
 def stage(place: str, rows: pa.Table) -> None:
@@ -76,7 +92,8 @@ def stage(place: str, rows: pa.Table) -> None:
 def join(place: str, pieces: Sequence[str]) -> None:
     """Join the rows of a unit that was split into images, in the order of the pieces."""
     stage(place, pa.concat_tables(_read_staged(pieces)))
-    storage.remove(pieces)
+    with _tidying(place.removesuffix(".arrow")):
+        storage.remove(pieces)
 
 
 def list_published(out: str) -> set[str]:
@@ -142,7 +159,8 @@ def finish(out: str, plan: Plan) -> dict[str, Any]:
         is_new = True
     if is_new:
         Staging(out).sweep()
-        storage.remove(_list_temporaries(out))
+        with _tidying(storage.join(out, "**", ".*.tmp")):
+            storage.remove(_list_temporaries(out))
         storage.replace(place, content)
     return manifest
 

@@ -5,10 +5,12 @@ What every image of a unit suffers from is not the fault of an image: it is a `F
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from segface_batch.errors import FatalError
 from segface_batch.inputs.fetch import Answer, fetch_images
+from segface_batch.inputs.image import SourceImage
 from segface_batch.output.plan import Unit
 from segface_batch.pipeline.fatal import fatal
 
@@ -23,24 +25,39 @@ def fetch(unit: Unit, *, allow_unreadable: bool = False, any_length: bool = Fals
     """An answer for every image of a unit, in order.
 
     With `any_length` a file may have become another one since it was planned.
-    FatalError where the storage gives nothing at all, and, but for `allow_unreadable`, for a unit of FATAL_IMAGES or
-    more of which every image is forbidden or unfetchable.
+    FatalError, but for `allow_unreadable`, for what is proven to concern more than some images: a storage that refuses
+    this user, and a unit of FATAL_IMAGES or more of which every image is forbidden, unfetchable or in no storage.
     """
     with fatal("fetching failed"):
         answers = fetch_images(unit.images, any_length=any_length)
     if not allow_unreadable:
-        _check_shared_fault(unit, answers)
+        tried = [(image, answer) for image, answer in zip(unit.images, answers, strict=True) if image.error is None]
+        _check_storage(tried)
+        _check_shared_fault(unit.number, [answer for _, answer in tried])
     return answers
 
 
-def _check_shared_fault(unit: Unit, answers: Sequence[Answer]) -> None:
+def _check_storage(tried: Sequence[tuple[SourceImage, Answer]]) -> None:
+    """FatalError if a storage refuses this user, unless few and fewer than half of a unit's images lie there."""
+    for _, answer in tried:
+        if answer.fault is not None and answer.fault.errno == errno.EACCES:
+            scheme = _scheme(answer.fault.filename)
+            there = [image for image, _ in tried if _scheme(image.place or image.uri) == scheme]
+            if len(there) > len(tried) / 2 or len(there) >= FATAL_IMAGES:
+                raise FatalError(answer.message)
+
+
+def _scheme(place: str) -> str:
+    return place.partition("://")[0].lower()
+
+
+def _check_shared_fault(number: int, tried: Sequence[Answer]) -> None:
     """FatalError if no image of the unit could be read for reasons that are not the images' own."""
-    tried = [answer for answer, image in zip(answers, unit.images, strict=True) if image.error is None]
-    errors = sorted({str(answer.error) for answer in tried})
-    if len(tried) < FATAL_IMAGES or not set(errors) <= set(_HINTS):
+    if len(tried) < FATAL_IMAGES or not all(answer.fault or answer.error in _HINTS for answer in tried):
         return
-    hints = " and ".join(_HINTS[error] for error in errors)
+    errors = sorted({str(answer.error) for answer in tried})
+    hints = " and ".join(_HINTS[error] for error in errors if error in _HINTS) or "fix the input"
     raise FatalError(
-        f"all {len(tried)} images of unit {unit.number} are {' or '.join(errors)} (first: {tried[0].message}); {hints} "
+        f"all {len(tried)} images of unit {number} are {' or '.join(errors)} (first: {tried[0].message}); {hints} "
         "and run again, or add --allow-unreadable to record them as errors"
     )

@@ -6,7 +6,8 @@ publishes what it has so far.
 
 All functions raise the same errors, in one line that names the place: FileNotFoundError; PermissionError for one
 object; `StorageUnavailable` for the whole storage; IsADirectoryError; OSError with ENODEV for what is not a regular
-file, EFBIG for what is larger than allowed, ESTALE for what has changed, EIO after `retry.SECONDS` of trying.
+file, EFBIG for what is larger than allowed, ESTALE for what has changed, EINVAL for a place that nothing can have, EIO
+after `retry.SECONDS` of trying, and EPROTO for any other answer.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from functools import cache
 
 from segface_batch.storage import failpoint, options as _options
 from segface_batch.storage.errors import StorageUnavailable
-from segface_batch.storage.local import Local, path_of
+from segface_batch.storage.local import Local, is_file_url, path_of
 from segface_batch.storage.retry import Deadline
 from segface_batch.storage.store import Entry, Store
 
 __all__ = [
-    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "get_size", "is_url", "join", "list_names",
-    "list_objects", "local_path", "name_of", "put", "read", "remove", "replace",
+    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "creates_only", "get_size", "is_url", "join",
+    "list_names", "list_objects", "local_path", "name_of", "put", "read", "remove", "replace",
 ]  # fmt: skip
 
 
@@ -44,12 +45,12 @@ def configure(options: str | None, s3_client: str = "s3fs") -> None:
 
 def local_path(place: str) -> str | None:
     """The path of a local place; None for a remote one."""
-    return path_of(place) if place.startswith("file://") or not is_url(place) else None
+    return path_of(place) if is_file_url(place) or not is_url(place) else None
 
 
 def absolute(place: str) -> str:
     """A URL without its trailing slash; a path, or that of a file:// URL, made absolute."""
-    if not is_url(place) or place.startswith("file://"):
+    if not is_url(place) or is_file_url(place):
         return os.path.abspath(path_of(place))
     if not place.partition("://")[2].strip("/"):
         raise ValueError(f"'{place}' names no bucket; give s3://BUCKET/FOLDER")
@@ -94,12 +95,21 @@ def get_size(place: str) -> int | None:
 def put(place: str, data: bytes) -> bool:
     """Create an object.  False, and nothing changes, where the name is taken.
 
+    Where the storage has no way to do both at once, that holds unless two do so at the same moment (`creates_only`).
     A retry after a lost answer finds its own object and says False too; compare the content to tell which it was.
     """
     failpoint.reached("before", place)
     written = _store(place).put(place, data, overwrite=False)
     failpoint.reached("after", place)
     return written
+
+
+def creates_only(place: str) -> bool:
+    """True if, as far as is known, two that `put` an object at the same moment cannot both win.
+
+    Some stores do not say so (`doctor` finds out): they overwrite.
+    """
+    return _store(place).creates_only
 
 
 def replace(place: str, data: bytes) -> None:
@@ -136,7 +146,7 @@ _LOCAL = Local()
 
 
 def _store(place: str) -> Store:
-    scheme = place.partition("://")[0] if is_url(place) else ""
+    scheme = place.partition("://")[0].lower() if is_url(place) else ""
     return _LOCAL if scheme in ("", "file") else _remote(scheme)
 
 
@@ -145,6 +155,10 @@ def _remote(scheme: str) -> Store:
     """The store of a URL scheme under this process's options; StorageUnavailable where its package is missing."""
     from segface_batch.storage import remote
 
+    if scheme in ("http", "https"):
+        from segface_batch.storage.http import Http
+
+        return Http(scheme)
     if scheme not in ("s3", "s3a"):
         return remote.Fsspec(scheme)
     given = _options.given("s3")
@@ -154,5 +168,5 @@ def _remote(scheme: str) -> Store:
         from segface_batch.storage.obstore_client import Obstore
     except ImportError as error:
         hint = "pip install 'segface-batch[fast-s3]', or use --s3-client s3fs"
-        raise StorageUnavailable(errno.ENOSYS, f"{error}: {hint}", f"{scheme}://") from error
+        raise StorageUnavailable(errno.EACCES, f"{error}: {hint}", f"{scheme}://") from error
     return Obstore(given)

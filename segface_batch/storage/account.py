@@ -54,7 +54,7 @@ class Account:
         )
         if self.endpoint and not self.endpoint.startswith(("http://", "https://")):
             message = f"invalid endpoint '{self.endpoint}': give http://... or https://..."
-            raise StorageUnavailable(errno.EINVAL, message, "s3://")
+            raise StorageUnavailable(errno.EACCES, message, "s3://")
         self.region: str | None = (
             self._client.get("region_name")
             or os.environ.get("AWS_REGION")  # which botocore does not read
@@ -69,7 +69,7 @@ class Account:
     def refuse_others(self, client: str, hint: str) -> None:
         """StorageUnavailable for options that only s3fs has; `client` names the other client."""
         if other := sorted({*self._given} - _TRANSLATED - _TUNING) or sorted({*self._client} - _CLIENT):
-            raise StorageUnavailable(errno.ENOSYS, f"{client} has no storage option '{other[0]}': {hint}", "s3://")
+            raise StorageUnavailable(errno.EACCES, f"{client} has no storage option '{other[0]}': {hint}", "s3://")
 
     def keys(self) -> Keys | None:
         """The keys that are valid now (those of a role expire); None for anonymous requests."""

@@ -24,12 +24,12 @@ def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
     scheme, _, path = place.partition("://")
     if not is_url(place):
         return pafs.LocalFileSystem(), place
-    if scheme in ("s3", "s3a"):
+    if (scheme := scheme.lower()) in ("s3", "s3a"):
         return _s3(place), path
     try:
         files = fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
-        raise StorageUnavailable(errno.ENOSYS, f"{scheme}:// URLs: {error}", place) from None
+        raise StorageUnavailable(errno.EINVAL, f"{scheme}:// URLs: {error}", place) from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(files)), str(files._strip_protocol(place))
 
 

@@ -14,16 +14,20 @@ from urllib.parse import unquote_to_bytes
 from segface_batch.storage import failpoint
 from segface_batch.storage.store import Entry
 
-#: How file systems without hard links refuse `link`.
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+#: How file systems without hard links refuse `link`; EXDEV where a folder is spread over several disks.
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+#: How file systems refuse to sync a folder, or to open one for that: some of CIFS, NFS, VirtualBox, FUSE.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 class Local:
     """The files that this machine sees, mounted ones too.  Places are paths or file:// URLs."""
 
+    creates_only = True
+
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: object = None) -> bytes:
-        # Without O_NONBLOCK, opening a FIFO without a writer would block forever.
-        with open(path_of(place), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        with _naming(place), open(path_of(place), "rb", opener=_open) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.ENODEV, "not a regular file", place)
@@ -38,7 +42,8 @@ class Local:
         return data
 
     def get_size(self, place: str) -> int | None:
-        found = os.stat(path_of(place))
+        with _naming(place):
+            found = os.stat(path_of(place))
         if stat.S_ISDIR(found.st_mode):
             return None
         if not stat.S_ISREG(found.st_mode):
@@ -48,25 +53,26 @@ class Local:
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
         path = path_of(place)
         folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            failpoint.reached("written", place)
-            if overwrite:
-                os.replace(temporary, path)
-            else:
-                _create(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError as error:  # of a full disk: it names no file
-            raise OSError(error.errno, error.strerror, place) from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with _naming(place):
+            os.makedirs(folder, exist_ok=True)
+            temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+            try:
+                with open(temporary, "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                failpoint.reached("written", place)
+                if overwrite:
+                    os.replace(temporary, path)
+                else:
+                    _create(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:  # it names the temporary file
+                raise OSError(error.errno, error.strerror, place) from error
+            finally:
+                with contextlib.suppress(OSError):  # the first error counts
+                    os.unlink(temporary)
         _make_durable(folder)
         return True
 
@@ -93,9 +99,42 @@ class Local:
                     yield Entry(entry.path, entry.stat(follow_symlinks=False).st_size)
 
 
+def is_file_url(place: str) -> bool:
+    return place[:7].lower() == "file://"
+
+
 def path_of(place: str) -> str:
-    """The path of a local place.  A file:// URL may encode names that are not UTF-8."""
-    return os.fsdecode(unquote_to_bytes(place.removeprefix("file://"))) if place.startswith("file://") else place
+    """The path of a local place.  A file:// URL may encode names that are not UTF-8, and name this host."""
+    if not is_file_url(place):
+        return place
+    path = place[7:]
+    return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Name the place in an OSError that names no file, and in one for a place that no file can have."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), place) from error
+        raise
+    except ValueError as error:  # it has a NUL, or a character that file names cannot have
+        raise OSError(errno.EINVAL, str(error), place) from error
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file.  Without O_NONBLOCK a FIFO without a writer would block forever."""
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        # The answer of some file systems to the flag itself, and of Samba while it has the file lent out.
+        if error.errno not in (errno.EAGAIN, errno.EINVAL) or not stat.S_ISREG(os.stat(path).st_mode):
+            raise
+        return os.open(path, flags)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _create(temporary: str, place: str) -> None:
@@ -112,8 +151,14 @@ def _create(temporary: str, place: str) -> None:
 
 
 def _make_durable(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Sync the names in a folder.  Where the file system has no way to do so, it answers for them itself."""
+    with _naming(folder):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise

@@ -54,10 +54,10 @@ class Obstore(S3fs):
 
         return retry.patiently(request, place, deadline)
 
-    def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
+    def _put(self, place: str, data: bytes, overwrite: bool) -> bool:
         bucket, key = split(place)
         if _ONLY_S3FS.search(key):
-            return super().put(place, data, overwrite=overwrite)
+            return super()._put(place, data, overwrite)
         mode = "overwrite" if overwrite else "create"
         return retry.patiently(
             lambda: create(lambda: obstore.put(self._bucket(bucket), key, data, mode=mode, use_multipart=False)), place
@@ -79,7 +79,7 @@ class Obstore(S3fs):
     def _make_client(self, name: str) -> S3Store:
         account = self._account
         if not re.fullmatch(r"[\w.-]{1,255}", name, re.ASCII):  # obstore panics
-            raise StorageUnavailable(errno.EACCES, f"'{name}' is no bucket name: check the URL", f"s3://{name}")
+            raise StorageUnavailable(errno.EINVAL, f"'{name}' is no bucket name: check the URL", f"s3://{name}")
         account.keys()  # raises where there are none; obstore would wait for an instance's role
         config = {
             "region": account.region,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -20,6 +21,9 @@ from segface_batch.storage.store import Entry
 #: Simultaneous requests of one process: the threads of `inputs.fetch`, and some to spare.
 CONNECTIONS = 32
 
+#: How stores refuse what they do not know: 501, and 400, 405 or 411.
+_UNKNOWN = (errno.ENOSYS, errno.EPROTO)
+
 #: The most keys in one DeleteObjects request (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
 _DELETED_AT_ONCE = 1000
 
@@ -30,11 +34,13 @@ class Fsspec:
     StorageUnavailable where fsspec has none, or lacks its package.
     """
 
+    creates_only = False
+
     def __init__(self, scheme: str) -> None:
         try:
             self.filesystem: fsspec.AbstractFileSystem = fsspec.filesystem(scheme)
-        except (ImportError, ValueError) as error:
-            raise StorageUnavailable(errno.ENOSYS, f"{scheme}:// URLs: {error}", f"{scheme}://") from error
+        except Exception as error:  # each file system has its own for what it needs besides
+            raise StorageUnavailable(errno.EINVAL, f"{scheme}:// URLs: {_first_line(error)}", f"{scheme}://") from error
 
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: retry.Deadline | None) -> bytes:
         start, end = span or (None, None)
@@ -45,7 +51,6 @@ class Fsspec:
         info: Any = retry.patiently(lambda: self.filesystem.info(place), place)
         if info["type"] == "directory":
             return None
-        # Some HTTP servers give no size for what they generate.
         return len(self.read(place, sys.maxsize, None, None)) if info.get("size") is None else int(info["size"])
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
@@ -92,6 +97,8 @@ class S3fs:
     """
 
     def __init__(self, given: dict[str, Any]) -> None:
+        #: False once the store has refused what some do not know: PUT with If-None-Match, DeleteObjects without a MD5.
+        self.creates_only = self._deletes_many = True
         self._given = given
         self._lock = threading.Lock()
         self._connected: Any = None
@@ -104,7 +111,7 @@ class S3fs:
                 try:
                     self._connected = self._connect()
                 except (TypeError, ValueError) as error:  # wrong options
-                    raise StorageUnavailable(errno.EINVAL, f"--storage-options: {error}", "s3://") from error
+                    raise StorageUnavailable(errno.EACCES, f"--storage-options: {error}", "s3://") from error
             return self._connected
 
     def _connect(self) -> Any:
@@ -148,6 +155,21 @@ class S3fs:
         return data
 
     def put(self, place: str, data: bytes, *, overwrite: bool) -> bool:
+        if overwrite or self.creates_only:
+            try:
+                return self._put(place, data, overwrite)
+            except OSError as error:
+                if overwrite or error.errno not in _UNKNOWN:
+                    raise
+        with contextlib.suppress(FileNotFoundError):
+            self.get_size(place)
+            return False
+        # A race here does no harm: both writers have the same content.
+        self._put(place, data, True)
+        self.creates_only = False
+        return True
+
+    def _put(self, place: str, data: bytes, overwrite: bool) -> bool:
         bucket, key = split(place)
         request = {"Bucket": bucket, "Key": key, "Body": data} | ({} if overwrite else {"IfNoneMatch": "*"})
         return retry.patiently(lambda: create(lambda: self.filesystem.call_s3("put_object", **request)), place)
@@ -155,10 +177,20 @@ class S3fs:
     def remove(self, places: Iterable[str]) -> None:
         left = iter(places)
         while chunk := list(itertools.islice(left, _DELETED_AT_ONCE)):
-            bucket = split(chunk[0])[0]
-            self._delete(chunk[0].removesuffix(split(chunk[0])[1]), bucket, [split(place)[1] for place in chunk])
+            if self._deletes_many:
+                try:
+                    self._delete(chunk)
+                    continue
+                except OSError as error:
+                    if error.errno not in _UNKNOWN:
+                        raise
+                    self._deletes_many = False
+            for place in chunk:
+                self._delete_one(place)
 
-    def _delete(self, root: str, bucket: str, keys: list[str]) -> None:
+    def _delete(self, places: list[str]) -> None:
+        bucket, keys = split(places[0])[0], [split(place)[1] for place in places]
+        root = places[0].removesuffix(keys[0])
         request = {"Bucket": bucket, "Delete": {"Objects": [{"Key": key} for key in keys], "Quiet": True}}
 
         def delete() -> None:
@@ -166,7 +198,12 @@ class S3fs:
                 number = errno.EACCES if failed["Code"] == "AccessDenied" else errno.EIO
                 raise OSError(number, failed["Code"], root + failed["Key"])
 
-        retry.patiently(delete, root + keys[0])
+        retry.patiently(delete, places[0])
+
+    def _delete_one(self, place: str) -> None:
+        bucket, key = split(place)
+        with contextlib.suppress(FileNotFoundError):
+            retry.patiently(lambda: self.filesystem.call_s3("delete_object", Bucket=bucket, Key=key), place)
 
     def list_objects(self, folder: str) -> Iterator[Entry]:
         """Sorted by the bytes of the keys, one request per 1000."""
@@ -181,6 +218,10 @@ class S3fs:
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def split(place: str) -> tuple[str, str]:

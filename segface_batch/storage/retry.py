@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,15 +23,17 @@ SECONDS = 30.0
 #: The first and the longest pause between attempts, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
-#: S3's error codes that condemn every request, with a hint for each (docs.aws.amazon.com/AmazonS3/latest/API/
-#: ErrorResponses.html).
+#: S3's error codes that condemn every request, or every one to a bucket, with a hint for each
+#: (docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html).
 _CREDENTIALS = "check the credentials (AWS_ACCESS_KEY_ID and its secret, AWS_PROFILE, the role, --storage-options)"
 _RENEW = "the credentials have expired: renew them"
 _BUCKET = "no such bucket: check the URL and the endpoint"
 _REGION = "the bucket is in another region: set AWS_REGION"
+_CLOSED = "the bucket or its owner's account is closed to all"
 _HINTS = {
-    **dict.fromkeys(("AccountProblem", "AllAccessDisabled", "InvalidAccessKeyId", "InvalidSecurity"), _CREDENTIALS),
-    **dict.fromkeys(("InvalidToken", "NotSignedUp", "SignatureDoesNotMatch"), _CREDENTIALS),
+    **dict.fromkeys(("InvalidAccessKeyId", "InvalidSecurity", "InvalidToken", "NotSignedUp"), _CREDENTIALS),
+    "SignatureDoesNotMatch": _CREDENTIALS,
+    **dict.fromkeys(("AccountProblem", "AllAccessDisabled"), _CLOSED),
     **dict.fromkeys(("ExpiredToken", "TokenRefreshRequired"), _RENEW),
     **dict.fromkeys(("InvalidBucketName", "NoSuchBucket"), _BUCKET),
     **dict.fromkeys(("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION),
@@ -38,26 +41,32 @@ _HINTS = {
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it",
 }
 
+#: Numbers of `StorageUnavailable` for hints that concern one bucket.
+_BUCKET_NUMBERS = {_BUCKET: errno.ENOENT, _REGION: errno.EREMOTE, _CLOSED: errno.EPERM}
+
 #: botocore's errors that occur before it sends anything.
 _UNSENT = frozenset((
-    "NoCredentialsError", "ParamValidationError", "PartialCredentialsError", "ProfileNotFound", "SSOTokenLoadError",
-    "TokenRetrievalError", "UnauthorizedSSOTokenError",
+    "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "SSOTokenLoadError", "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
 ))  # fmt: skip
+
+#: Statuses that say more than "not this one".
+_NUMBERS = {
+    401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 410: errno.ENOENT, 416: errno.ESTALE, 501: errno.ENOSYS,
+}  # fmt: skip
 
 #: HTTP 4xx statuses and S3 error codes worth a retry: timeouts, races with another writer, throttling, bodies damaged
 #: on the way.
 _RETRIED_STATUS = (408, 409, 425, 429)
 _RETRIED_CODES = ("BadDigest", "IncompleteBody", "RequestTimeout", "Throttling", "XAmzContentSHA256Mismatch")
 
-#: Errors without an HTTP answer that a retry cannot help: those of the place, and mistakes of the program.
+#: Errors without an HTTP answer that a retry cannot help: those of the place, and mistakes of a client.
 _FINAL = {
     FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST,
     IsADirectoryError: errno.EISDIR, NotADirectoryError: errno.ENOTDIR,
 }  # fmt: skip
-_FINAL_NUMBERS = (errno.EFBIG, errno.ENOSYS, errno.ENAMETOOLONG)
-_MISTAKES = (
-    AssertionError, AttributeError, ImportError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError,
-)  # fmt: skip
+_FINAL_NUMBERS = (errno.EFBIG, errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS, errno.EPROTO)
+_MISTAKES = (AssertionError, AttributeError, LookupError, MemoryError, NotImplementedError, TypeError)
 
 #: How obstore's messages quote an HTTP answer: status and S3 error code.
 _OBSTORE_ANSWER = re.compile(r"Server returned non-2xx status code: (\d{3})(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
@@ -133,21 +142,31 @@ def _final_error(error: Exception, place: str) -> Exception | None:
         hint = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage options"
         message = f'{_short(error)}; {hint} ({{"anon": true}} for a public bucket)'
         return StorageUnavailable(errno.EACCES, message, place)
+    if type(error).__name__ == "ParamValidationError":  # botocore's, for a bucket or key that no store can have
+        return StorageUnavailable(errno.EINVAL, _short(error), place)
+    if isinstance(error, ImportError):
+        return StorageUnavailable(errno.EINVAL, _short(error), place)
     status, code = status_and_code(error)
     message = code if code and not code.isdecimal() else f"HTTP {status}"
-    if status == 301 or code in _HINTS:
-        return StorageUnavailable(errno.EACCES, f"{message}: {_HINTS.get(code, _REGION)}", place)
+    if code in _HINTS or (status == 301 and code):  # a HEAD has no other code than 301
+        hint = _HINTS.get(code, _REGION)
+        return StorageUnavailable(_BUCKET_NUMBERS.get(hint, errno.EACCES), f"{message}: {hint}", place)
     if status is not None:
         if status in _RETRIED_STATUS or code in _RETRIED_CODES or (status >= 500 and status != 501):
             return None
-        numbers = {401: errno.EACCES, 403: errno.EACCES, 404: errno.ENOENT, 416: errno.ESTALE, 501: errno.ENOSYS}
-        return OSError(numbers.get(status, errno.EINVAL), message, place) if status >= 400 else None
+        return OSError(_NUMBERS.get(status, errno.EPROTO), message, place) if status >= 400 else None
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return OSError(errno.EPROTO, _short(error), place)
     if isinstance(error, OSError):
         for final, number in _FINAL.items():
             if isinstance(error, final):
                 return OSError(error.errno or number, error.strerror or _short(error), place)
         return error if error.errno in _FINAL_NUMBERS else None
-    return error if isinstance(error, _MISTAKES) else None
+    if isinstance(error, ValueError):  # what clients raise for a place that they cannot ask for
+        return OSError(errno.EINVAL, f"no valid place: {_short(error)}", place)
+    if isinstance(error, _MISTAKES):
+        return OSError(errno.EPROTO, f"{type(error).__name__}: {_short(error)}", place)
+    return None
 
 
 def _short(error: BaseException) -> str:

@@ -18,6 +18,9 @@ class Entry(NamedTuple):
 class Store(Protocol):
     """The functions of the same names in the package, for the places of one store."""
 
+    @property
+    def creates_only(self) -> bool: ...
+
     def read(self, place: str, max_bytes: int, span: tuple[int, int] | None, deadline: Deadline | None) -> bytes: ...
 
     def get_size(self, place: str) -> int | None: ...

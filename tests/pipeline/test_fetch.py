@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from segface_batch import storage
 from segface_batch.errors import FatalError
 from segface_batch.inputs import parquet, sources
 from segface_batch.inputs.fetch import MAX_BYTES, Answer
@@ -23,6 +24,7 @@ from segface_batch.pipeline.resources import Resources
 from segface_batch.pipeline.worker import Worker
 from tests import drivers
 from tests.inputs.archives import IMAGE, tar_file
+from tests.s3_server import S3Server
 
 
 class Planned:
@@ -168,6 +170,10 @@ def test_a_parquet_file_that_was_replaced_or_damaged_gives_errors(tmp_path: Path
     for at in (10, 60):  # the header of the page, and the page
         path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
         assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
+    pq.write_table(pa.table({"other": [bytes([row]) * 500 for row in range(3)]}), path, write_page_checksum=True)
+    assert path.stat().st_size == size
+    parquet.open_once.cache_clear()
+    assert [error for _, _, error in planned.answers()] == ["unreadable"] * 3
     path.write_bytes(b"1" * (size - 1))
     parquet.open_once.cache_clear()
     assert [error for _, _, error in planned.answers()] == ["changed"] * 3
@@ -220,21 +226,72 @@ def test_a_unit_of_missing_images_does_not_stop_the_run(tmp_path: Path) -> None:
     assert {error for _, _, error in planned.answers()} == {"missing"}
 
 
-def test_unavailable_storage_stops_the_run_and_no_secret_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "m.txt").write_text("nosuch://u:p@host/a.jpg?sig=s\n")
+BAD_URIS = [
+    "htps://u:p@example.org/x.jpg?sig=s", "http://[::1/x", "http://127.0.0.1:99999/x.jpg", f"http://{'a' * 70}.org/x", "http://",
+    "gs://bucket/x.jpg", "http:///x?sig=s", "s3://", "s3://b", "FILE:///%00.jpg", "x" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", BAD_URIS)
+def test_a_bad_uri_is_one_row(tmp_path: Path, uri: str) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(b"1")
+    (tmp_path / "m.csv").write_text(f"uri,image_id\n0.jpg,a\n{uri},b\n1.jpg,c\n")
+    planned = Planned(tmp_path, tmp_path / "m.csv")
+    assert planned.answers() == [("a", b"1", None), ("b", None, "bad_uri"), ("c", b"1", None)]
+    assert planned.answers(0, [1]) == [("b", None, "bad_uri")]
+    assert "sig=s" not in fetch(planned.unit())[1].message.replace("sig=REDACTED", "")
+
+
+def test_a_unit_in_no_storage_stops_the_run_and_no_secret_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("".join(f"gs://u:p@host/{number}.jpg?sig=s\n" for number in range(8)))
     planned = Planned(tmp_path, tmp_path / "m.txt")
-    for settings in ({}, {"allow_unreadable": True}):
-        fatal = planned.fatal(**settings)
-        assert "nosuch" in fatal
-        assert "u:p" not in fatal
+    assert planned.fatal() == (
+        "all 8 images of unit 0 are bad_uri (first: gs://: gs:// URLs: Please install gcsfs to access Google Storage); "
+        "fix the input and run again, or add --allow-unreadable to record them as errors"
+    )
+    assert {error for _, _, error in planned.answers(allow_unreadable=True)} == {"bad_uri"}
+
+
+def test_malformed_uris_stop_nothing_however_many(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("".join(f"http://h:99999/{number}.jpg\n" for number in range(8)))
+    assert {error for _, _, error in Planned(tmp_path, tmp_path / "m.txt").answers()} == {"bad_uri"}
+
+
+@pytest.fixture
+def _no_options() -> Iterator[None]:
+    yield
+    storage.configure(None)
+
+
+@pytest.mark.usefixtures("_no_options")
+def test_credentials_that_are_refused_stop_the_run_where_they_count(tmp_path: Path, s3_server: S3Server) -> None:
+    storage.configure(str(drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", "nobody")))
+    (tmp_path / "0.jpg").write_bytes(b"1")
+    mixed, many, few = (tmp_path / name for name in ("mixed.txt", "many.txt", "few.txt"))
+    mixed.write_text("0.jpg\nS3://inputs/a.jpg\n0.jpg\n")
+    many.write_text("0.jpg\n" + "".join(f"s3://inputs/{number}.jpg\n" for number in range(63)))
+    few.write_text("s3://inputs/a.jpg\n")
+    assert [error for *_, error in Planned(tmp_path, mixed).answers()] == [None, "forbidden", None]
+    for manifest, first in ((few, "a"), (many, "0")):
+        planned = Planned(tmp_path, manifest)
+        said = f"s3://inputs/{first}.jpg: InvalidAccessKeyId: check the credentials"
+        assert planned.fatal().startswith(said)
+        assert "forbidden" in {error for *_, error in planned.answers(allow_unreadable=True)}
+
+
+@pytest.mark.usefixtures("_no_options")
+def test_one_absent_bucket_is_one_row(tmp_path: Path, s3_server: S3Server) -> None:
+    storage.configure(str(drivers.storage_options(s3_server.endpoint, tmp_path / "options.json")))
+    s3_server.client().put_object(Bucket="inputs", Key="one.jpg", Body=b"1")
+    (tmp_path / "m.txt").write_text("s3://inputs/one.jpg\ns3://no-such-bucket/a.jpg\n")
+    planned = Planned(tmp_path, tmp_path / "m.txt")
+    assert [answer[1:] for answer in planned.answers()] == [(b"1", None), (None, "missing")]
+    assert [answer[1:] for answer in planned.answers(0, [1])] == [(None, "missing")]
 
 
 def test_any_other_error_stops_the_run_in_one_line(tmp_path: Path) -> None:
     planned = Planned(tmp_path, folder_of(tmp_path / "in", 1))
-    unit = planned.unit()
-    broken = replace(unit, images=(unit.images[0]._replace(place=f"{tmp_path}/in/\0.jpg"),))
-    with pytest.raises(FatalError, match=r"^fetching failed: ValueError: embedded null (byte|character)"):
-        fetch(broken)
     plan.read_part.cache_clear()
     lost = Path(planned.folder) / planned.plan.parts[0].file
     lost.unlink()

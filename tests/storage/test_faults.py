@@ -207,3 +207,37 @@ def test_an_absent_bucket_is_named(folder: Folder, name: str) -> None:
     for ask in (lambda: storage.read(f"s3://{name}/a"), lambda: list(storage.list_objects(f"s3://{name}"))):
         with pytest.raises(storage.StorageUnavailable, match=rf"\A.*(?i:bucket).*'s3://{name}.*'\Z"):
             ask()
+
+
+def test_a_store_that_cannot_remove_many_objects_at_once_removes_one_by_one(folder: Folder) -> None:
+    for fault in ("no_md5", "unknown"):
+        folder.configure(use_listings_cache=fault == "unknown")  # another store
+        for name in "abc":
+            folder.keep(name, b"")
+        folder.faults({"fault": fault, "method": "POST", "match": "delete"})
+        storage.remove(f"{folder.url}/{name}" for name in ("a", "absent"))
+        storage.remove([f"{folder.url}/b"])
+        assert folder.requests() == {"POST": 1, "DELETE": 3}
+        assert folder.kept() == {"c": b""}
+
+
+@pytest.mark.parametrize("fault", ["unknown", "invalid"])
+def test_a_store_without_conditional_put_is_asked_first(folder: Folder, fault: str) -> None:
+    folder.configure(use_listings_cache=fault == "unknown")  # another store
+    folder.faults({"fault": fault, "method": "PUT", "header": "If-None-Match"})
+    assert storage.creates_only(folder.url)
+    assert storage.put(f"{folder.url}/a", b"first")
+    assert not storage.creates_only(folder.url)
+    assert not storage.put(f"{folder.url}/a", b"second")
+    assert storage.put(f"{folder.url}/b", b"third")
+    assert folder.requests()["PUT"] == 3
+    storage.replace(f"{folder.url}/b", b"fourth")
+    assert folder.kept() == {"a": b"first", "b": b"fourth"}
+
+
+def test_a_put_that_no_store_takes_is_not_tried_for_ever(folder: Folder) -> None:
+    folder.faults({"fault": "invalid", "method": "PUT"})
+    with pytest.raises(OSError, match=rf"InvalidArgument: '{folder.url}/a'"):
+        storage.put(f"{folder.url}/a", b"first")
+    assert folder.requests()["PUT"] == 2
+    assert storage.creates_only(folder.url)

@@ -239,18 +239,25 @@ def test_a_disk_that_is_full_leaves_no_torn_file(tmp_path: Path) -> None:
             subprocess.run(["umount", tmp_path], check=True)
 
 
+#: Makes the kernel answer a system call with an error (seccomp, linux/seccomp.h).
+REFUSING = """
+import ctypes, errno, os, platform, stat, struct, sys
+def refuse(number, names):
+    numbers = {"x86_64": {"link": 86, "linkat": 265, "fsync": 74, "rename": 82}, "aarch64": {"linkat": 37, "fsync": 82}}
+    numbers = [at for name, at in numbers[platform.machine()].items() if name in names]
+    load, jump, answer = 0x20, 0x15, 0x06
+    steps = [(load, 0, 0, 0)]
+    steps += [(jump, len(numbers) - at, 0, found) for at, found in enumerate(numbers)]
+    steps += [(answer, 0, 0, 0x7FFF0000), (answer, 0, 0, 0x00050000 | number)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(program)), 0, 0) == 0
+"""
+
 NO_LINKS = """
-import ctypes, errno, os, platform, struct, sys
-# The kernel answers EOPNOTSUPP to link and linkat (seccomp, linux/seccomp.h), as it does for exFAT or some NFS.
-numbers = {"x86_64": (86, 265), "aarch64": (37,)}[platform.machine()]
-load, jump, answer = 0x20, 0x15, 0x06
-steps = [(load, 0, 0, 0)]
-steps += [(jump, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
-steps += [(answer, 0, 0, 0x7FFF0000), (answer, 0, 0, 0x00050000 | errno.EOPNOTSUPP)]
-code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
-program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
-libc = ctypes.CDLL(None)
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(program)), 0, 0) == 0
+# As exFAT or some NFS answer.
+refuse(errno.EOPNOTSUPP, ("link", "linkat"))
 
 from segface_batch import storage
 place = sys.argv[1] + "/object"
@@ -264,6 +271,59 @@ except OSError as error:
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="numbers of system calls")
 def test_file_systems_without_hard_links_do(tmp_path: Path) -> None:
-    ended = run(NO_LINKS, tmp_path)
+    ended = run(REFUSING + NO_LINKS, tmp_path)
     assert (ended.stdout, ended.stderr) == ("True False\nTrue\n", "")
     assert files(tmp_path) == {"object": b"first"}
+
+
+NO_SYNC = """
+from segface_batch import storage
+from segface_batch.storage import local
+place = sys.argv[1] + "/object"
+if sys.argv[2] == "file":
+    refuse(errno.EIO, ("fsync",))
+else:
+    sync = os.fsync
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])))
+        sync(descriptor)
+    os.fsync = fsync
+try:
+    print(storage.put(place, b"first"), storage.put(place, b"second"), storage.read(place))
+    storage.replace(place, b"third")
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="numbers of system calls")
+def test_file_systems_that_do_not_sync_folders_do_and_those_that_fail_to_are_named(tmp_path: Path) -> None:
+    for number in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS):
+        place = tmp_path / str(number)
+        ended = run(REFUSING + NO_SYNC, place, number)
+        assert (ended.stdout, ended.stderr) == ("True False b'first'\n", "")
+        assert files(place) == {"object": b"third"}
+    ended = run(REFUSING + NO_SYNC, tmp_path / "c", errno.EIO)
+    assert (ended.stdout, ended.stderr) == (f"[Errno 5] Input/output error: '{tmp_path}/c'\n", "")
+    ended = run(REFUSING + NO_SYNC, tmp_path / "d", "file")
+    assert (ended.stdout, ended.stderr) == (f"[Errno 5] Input/output error: '{tmp_path}/d/object'\n", "")
+    assert files(tmp_path / "d") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("a\0b", errno.EINVAL), ("\ud800", errno.EINVAL), ("x" * 256, errno.ENAMETOOLONG)]
+)
+def test_a_name_that_no_file_can_have_is_an_error_that_names_it(tmp_path: Path, name: str, number: int) -> None:
+    place = f"{tmp_path}/{name}"
+    for ask in (lambda: storage.read(place), lambda: storage.get_size(place), lambda: storage.put(place, b"")):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            ask()
+        assert (caught.value.errno, caught.value.filename) == (number, place)
+    assert files(tmp_path) == {}
+
+
+def test_schemes_are_written_in_any_case_and_file_urls_may_name_this_host(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    for url in (f"FILE://{tmp_path}/a", f"file://localhost{tmp_path}/a"):
+        assert (storage.read(url), storage.local_path(url), storage.absolute(url)) == (b"1", *[f"{tmp_path}/a"] * 2)
