@@ -9,6 +9,7 @@ from __future__ import annotations
 ERRORS = {
     "bad_box": "a given box that is not four numbers or lies outside the image",
     "bad_landmarks": "landmarks of the wrong number, not numbers, all in one place or outside the image",
+    "bad_uri": "a path or URL that nothing can have: malformed, or of a scheme that is unknown or lacks its package",
     "changed": "another length than when it was planned, or changed while it was read",
     "crashed": "it ends the process that reads or parses it, every time",
     "empty": "no bytes at all",

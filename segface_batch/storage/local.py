@@ -93,9 +93,16 @@ class Local:
                     yield Entry(entry.path, entry.stat(follow_symlinks=False).st_size)
 
 
+def is_file_url(place: str) -> bool:
+    return place[:7].lower() == "file://"
+
+
 def path_of(place: str) -> str:
-    """The path of a local place.  A file:// URL may encode names that are not UTF-8."""
-    return os.fsdecode(unquote_to_bytes(place.removeprefix("file://"))) if place.startswith("file://") else place
+    """The path of a local place.  A file:// URL may encode names that are not UTF-8, and name this host."""
+    if not is_file_url(place):
+        return place
+    path = place[7:]
+    return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
 
 
 def _create(temporary: str, place: str) -> None:
