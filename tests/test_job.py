@@ -174,14 +174,15 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_setting_is_answered_with_a_hint(faces: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(faces.parent)
-    settings: dict[str, Any] = MISTAKES[mistake][0]
     (faces.parent / "link").symlink_to("faces")
-    for name in {*settings} & {"input", "output"}:
+    here = str(faces.parent)
+    settings: dict[str, Any] = {"input": "faces", "output": "out"} | MISTAKES[mistake][0]
+    for name in ("input", "output"):
         if isinstance(settings[name], str):
-            settings = {**settings, name: settings[name].replace("{here}", str(faces.parent))}
-    message = MISTAKES[mistake][1].replace("{here}", str(faces.parent))
+            settings[name] = settings[name].replace("{here}", here)
+    message = MISTAKES[mistake][1].replace("{here}", here)
     with pytest.raises((ValueError, OSError)) as caught:
-        Job(**{"input": "faces", "output": "out"} | settings)
+        Job(**settings)
     assert str(caught.value) == message
 
 
