@@ -108,10 +108,12 @@ def values_of(column: pa.ChunkedArray) -> list[Any]:
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
-        plain = pa.chunked_array(
-            [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in column.chunks]
-        )
-        return [text(value) for value in plain.cast(pa.large_binary()).to_pylist()]
+        plain = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in column.chunks]
+        return [text(value) for value in pa.chunked_array(plain).cast(pa.large_binary()).to_pylist()]
+    except (ValueError, OverflowError) as error:  # such as a day after the year 9999
+        raise ValueError(
+            f"a value of type {column.type} cannot be read ({error}); convert the column to text"
+        ) from None
 
 
 def text(value: Any) -> str | None:

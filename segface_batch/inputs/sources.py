@@ -316,7 +316,8 @@ def _list_parquet_files(
     images = 0
     for entry, file in _ahead(_open_parquet, found):
         if isinstance(file, str):
-            skipped["damaged Parquet files"] += file == "unreadable"
+            if file == "unreadable":
+                skipped["damaged Parquet files"] += 1
             yield from _refused(entry, file, wanted, skipped)
             continue
         column = parquet.image_column(file.schema_arrow, wanted.image_column, redacted(entry.place))
