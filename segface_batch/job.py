@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from segface_batch import catalog
+from segface_batch import catalog, storage
 from segface_batch.model import engine as engines
 from segface_batch.model.network import factory
-from segface_batch.storage import options
+from segface_batch.storage import options, redact
 
 #: Groups of options, in the order of the help.
 MODEL, FACES, DETECTION = "model", "faces", "detection (with --faces detect)"
@@ -214,24 +213,35 @@ class Job:
             raise ValueError("--revision is for the published file: leave out --revision or --weights")
         if checkpoint.asset is not None and self.revision is not None:
             raise ValueError(f"--revision is for published files, and {checkpoint.name} is embedded: leave it out")
-        if self.weights is not None and "://" not in self.weights and not Path(self.weights).is_file():
+        path = None if self.weights is None else storage.local_path(self.weights)
+        if self.weights is not None and storage.is_url(self.weights) and not storage.is_valid(self.weights):
+            raise ValueError(f"--weights '{redact.redacted(self.weights)}' is no URL that can be read; check it")
+        if path is not None and not Path(path).is_file():
             raise FileNotFoundError(f"no weights file '{self.weights}'; give a .pt or .safetensors file or its URL")
 
     def _check_places(self, checkpoint: catalog.Checkpoint) -> None:
         if not self.inputs:
             raise ValueError("no input; give a folder, a manifest or a URL")
         for place in (*self.inputs, self.output):
-            if "@" in urlsplit(place).netloc and "://" in place:
+            if redact.names_user(place):
                 where = place.partition("@")[2]
                 raise ValueError(f"a URL with a password in it ('...@{where}'): use --storage-options FILE for that")
-        if "://" not in self.output:
-            out = Path(self.output)
+            if storage.is_url(place) and not storage.is_valid(storage.join(place, "a")):
+                raise ValueError(f"'{redact.redacted(place)}' is no URL that can be read; check its scheme and host")
+        path = storage.local_path(self.output)
+        if path is not None:
+            out = Path(path)
             if out.exists() and not out.is_dir():
                 raise NotADirectoryError(f"'{self.output}' is a file; name a folder for the output")
             if out.is_dir() and not (out / "_segface").is_dir() and any(out.iterdir()):
                 raise ValueError(f"'{self.output}' holds other files; name a new or empty folder for the output")
         for place in self.inputs:
-            _check_input(place, checkpoint, self.placed_by, self.output)
+            _check_input(place, checkpoint, self.placed_by)
+            if storage.is_inside(self.output, place):
+                where, what = ("input folder", "folder") if path is not None else ("input", "prefix")
+                raise ValueError(f"output '{self.output}' lies inside the {where}; choose a {what} outside it")
+            if storage.is_inside(place, self.output):
+                raise ValueError(f"input '{place}' lies inside the output '{self.output}'; choose another output")
 
 
 def recorded(job: Job) -> dict[str, Any]:
@@ -245,12 +255,11 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[str, ...], output: str) -> None:
-    if "://" in place:
-        if f"{output.rstrip('/')}/".startswith(f"{place.rstrip('/')}/"):
-            raise ValueError(f"output '{output}' lies inside the input; choose a prefix outside it")
+def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[str, ...]) -> None:
+    path = storage.local_path(place)
+    if path is None:
         return
-    source = Path(place)
+    source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"no folder or manifest '{place}'; check the path")
     if source.is_file() and source.suffix.lower() not in INPUT_SUFFIXES:
@@ -263,5 +272,3 @@ def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[st
             f"{checkpoint.name} crops each face by {points} landmarks{box}, which a folder does not have; give a "
             f"manifest with a column {' or '.join(map(repr, placed_by))}, or --faces detect, which finds them"
         )
-    if source.is_dir() and "://" not in output and Path(output).resolve().is_relative_to(source.resolve()):
-        raise ValueError(f"output '{output}' lies inside the input folder; choose a folder outside it")

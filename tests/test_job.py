@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,46 @@ MISTAKES = {
         {"input": "s3://bucket/faces/", "output": "s3://bucket/faces/out"},
         "output 's3://bucket/faces/out' lies inside the input; choose a prefix outside it",
     ),
+    "output URL is inside in other words": (
+        {"input": "S3A://Bucket/faces", "output": "s3://bucket/faces/out/"},
+        "output 's3://bucket/faces/out/' lies inside the input; choose a prefix outside it",
+    ),
+    "output is inside a file URL": (
+        {"input": "file://{here}/faces/", "output": "faces/../faces/out"},
+        "output 'faces/../faces/out' lies inside the input folder; choose a folder outside it",
+    ),
+    "output is inside by a link": (
+        {"input": "faces", "output": "file://localhost{here}/link/out"},
+        "output 'file://localhost{here}/link/out' lies inside the input folder; choose a folder outside it",
+    ),
+    "output of a file URL is in use": (
+        {"output": "file://{here}/faces"},
+        "'file://{here}/faces' holds other files; name a new or empty folder for the output",
+    ),
+    "input is inside": (
+        {"input": "s3://bucket/out/faces", "output": "s3://bucket/out"},
+        "input 's3://bucket/out/faces' lies inside the output 's3://bucket/out'; choose another output",
+    ),
+    "malformed input": (
+        {"input": "http://u:p@[::1/list.csv"},
+        "a URL with a password in it ('...@[::1/list.csv'): use --storage-options FILE for that",
+    ),
+    "malformed inputs": (
+        {"input": ("faces", "http://[::1/list.csv")},
+        "'http://[::1/list.csv' is no URL that can be read; check its scheme and host",
+    ),
+    "unknown scheme": (
+        {"output": "htps://a/out"},
+        "'htps://a/out' is no URL that can be read; check its scheme and host",
+    ),
+    "malformed weights": (
+        {"weights": "http://[::1/w.pt?sig=1"},
+        "--weights 'http://[::1/w.pt?sig=REDACTED' is no URL that can be read; check it",
+    ),
+    "weights of a file URL": (
+        {"weights": "file:///absent%3F.pt"},
+        "no weights file 'file:///absent%3F.pt'; give a .pt or .safetensors file or its URL",
+    ),
     "secret options": (
         {"storage_options": '{"key": "AKIA", "secret": "s3cr3t"}'},
         "--storage-options has 'key' on the command line, where every user of the machine can read it; put the JSON "
@@ -133,9 +174,15 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_wrong_setting_is_answered_with_a_hint(faces: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(faces.parent)
-    settings, message = MISTAKES[mistake]
+    (faces.parent / "link").symlink_to("faces")
+    here = str(faces.parent)
+    settings: dict[str, Any] = {"input": "faces", "output": "out"} | MISTAKES[mistake][0]
+    for name in ("input", "output"):
+        if isinstance(settings[name], str):
+            settings[name] = settings[name].replace("{here}", here)
+    message = MISTAKES[mistake][1].replace("{here}", here)
     with pytest.raises((ValueError, OSError)) as caught:
-        Job(**{"input": "faces", "output": "out"} | settings)
+        Job(**settings)
     assert str(caught.value) == message
 
 
@@ -143,6 +190,12 @@ def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
     Job(str(faces), str(tmp_path / "out"))
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", actors=(1, 4), threads=2)
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", decode="fast")
+    Job("abfs://container@account.dfs.core.windows.net/faces", str(tmp_path / "out"))
+    Job(str(faces), str(tmp_path / "faces2"))
+    for name in ("who? #1 [50%];", "[x", "a@b://c"):
+        (tmp_path / name).mkdir(parents=True)
+        Job(f"{tmp_path}/{name}", str(tmp_path / "out"), weights=str(faces / "a.jpg"))
+        Job((tmp_path / name).as_uri(), (tmp_path / "out" / name).as_uri(), weights=(faces / "a.jpg").as_uri())
 
 
 def test_every_setting_says_what_it_is_and_whether_a_resume_must_repeat_it() -> None:

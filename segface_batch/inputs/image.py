@@ -55,13 +55,13 @@ def points_of(row: Mapping[str, Any]) -> list[float] | None:
     return box if len(box) == 4 else [math.nan] * 4
 
 
-def _pairs(cell: str | list[Any] | None) -> list[float] | None:
+def _pairs(cell: str | bytes | list[Any] | None) -> list[float] | None:
     """The numbers of a cell: "x0 y0 x1 y1 ...", a flat list or a list of pairs.  NaN where it has anything else."""
-    if cell is None or cell == "":
+    if cell is None or cell in ("", b""):
         return None
-    values = cell.split() if isinstance(cell, str) else cell
+    values = cell.split() if isinstance(cell, str | bytes) else cell
     try:
         numbers = [float(number) for value in values for number in (value if isinstance(value, list) else [value])]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     return numbers if numbers and len(numbers) % 2 == 0 else [math.nan, math.nan]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from segface_batch import storage
-from segface_batch.inputs import parquet
+from segface_batch.inputs import named, parquet
 from segface_batch.inputs.image import SourceImage, points_of
 from segface_batch.storage import ranged
 from segface_batch.storage.redact import redacted
@@ -24,25 +22,36 @@ COLUMNS = ("uri", "image_id")
 _READ_BYTES = 4 * 2**20
 
 
+#: A longer line or cell is no path, no caption and no list of landmarks.  It bounds the memory that damage can take.
+_LONGEST = 16 * 2**20
+
+
 def read_columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
     """The columns of a manifest.  All are text, except in a Parquet file, which has types."""
     if suffix == ".parquet":
         return parquet.open_file(place, n_bytes).schema_arrow
     names = ["uri"]
     if suffix == ".csv":
-        with _open_text(place, n_bytes) as file, _refusing_damage(place):
-            names = next(csv.reader(file), [])
+        with _open_text(place, n_bytes) as file:
+            names = next(_csv_rows(file, place), None) or []
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
 def list_images(
-    place: str, suffix: str, n_bytes: int, *, placed_by: Sequence[str], carried: Sequence[str]
+    place: str,
+    suffix: str,
+    n_bytes: int,
+    *,
+    placed_by: Sequence[str],
+    carried: Sequence[str],
+    folder: str | None = None,
 ) -> Iterator[SourceImage]:
-    """The manifest's images in its order.  Relative paths start at the manifest's folder; ids are `image_id`, or else
-    `uri`.
+    """The manifest's images in its order.  Relative paths start at `folder`, by default the manifest's own; ids are
+    `image_id`, or else `uri`.
 
-    ValueError for a manifest without a column `uri`, or, unless `placed_by` is empty, without any of these columns, and
-    for a row without a `uri`.
+    A row that names no image (no uri, one that nothing can be called, more cells than columns) gives one with the error
+    `bad_uri` and the number of the row, from 1 on.  ValueError for a manifest without a column `uri`, or, unless
+    `placed_by` is empty, without any of these columns, and for one that is damaged.
     """
     shown = redacted(place)
     found = read_columns(place, suffix, n_bytes)
@@ -54,66 +63,86 @@ def list_images(
                 "manifest needs 'uri', 'landmarks' for LaPa and Helen checkpoints, and 'landmarks' or 'box' for "
                 "--faces given; 'image_id' is optional"
             )
+    names = [name for name in dict.fromkeys((*COLUMNS, *placed_by, *carried)) if name in has]
+    parquet.check_columns(found, names, place)
     if not parquet.is_text(found.field("uri").type):
         raise ValueError(f"{shown}: column 'uri' is {found.field('uri').type}; make it text")
-    folder = place.partition("?")[0].rpartition("/")[0]
+    folder = storage.folder_of(place) if folder is None else folder
     read_rows = {".txt": _read_lines, ".csv": _read_csv, ".parquet": _read_parquet}[suffix]
-    names = [name for name in dict.fromkeys((*COLUMNS, *placed_by, *carried)) if name in has]
     for number, row in enumerate(read_rows(place, n_bytes, names), start=1):
-        uri = row["uri"]
-        if not uri:
-            raise ValueError(f"{shown}: row {number} has no uri")
-        yield _find_image(row, uri, folder, carried)
-
-
-def _find_image(row: dict[str, Any], uri: str, folder: str, carried: Sequence[str]) -> SourceImage:
-    """The image of a row, with the size of a local file that exists."""
-    here = uri if storage.is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
-    size = 0
-    if not storage.is_url(here):
-        with contextlib.suppress(OSError):
-            size = os.stat(here).st_size
-    image_id = row.get("image_id")
-    shown = redacted(here)
-    return SourceImage(
-        redacted(uri) if image_id is None or image_id == "" else str(image_id),
-        shown,
-        points_of(row),
-        size,
-        None if shown == here else here,
-        carried=tuple(row.get(name) for name in carried),
-    )
+        uri = parquet.text(row.get("uri"))
+        if uri is None:
+            image = SourceImage(f"{storage.name_of(place)}/{number}", f"{shown}#{number}", error="bad_uri")
+        else:
+            image = named.find(uri, folder)
+        yield image._replace(
+            image_id=parquet.text(row.get("image_id")) or image.image_id,
+            landmarks=points_of(row),
+            carried=tuple(row.get(name) for name in carried),
+        )
 
 
 def _open_text(place: str, n_bytes: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(ranged.open_ranged(place, n_bytes, _READ_BYTES), encoding="utf-8-sig", newline="")
 
 
+def _lines(file: io.TextIOWrapper, place: str) -> Iterator[str]:
+    """The lines with their ends.  ValueError, with a hint, for what is not text."""
+    try:
+        while line := file.readline(_LONGEST):
+            if len(line) == _LONGEST:
+                raise ValueError(
+                    f"{redacted(place)} has a line of more than {_LONGEST:,} characters; is it a manifest?"
+                )
+            yield line
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{redacted(place)} is not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
 def _read_lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    with _open_text(place, n_bytes) as file, _refusing_damage(place):
-        for line in file:
+    with _open_text(place, n_bytes) as file:
+        for line in _lines(file, place):
             if line.strip():
                 yield {"uri": line.rstrip("\r\n")}
 
 
 def _read_csv(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Empty cells are None."""
-    with _open_text(place, n_bytes) as file, _refusing_damage(place):
-        for row in csv.DictReader(file):
-            yield {name: row[name] or None for name in names}
+    """Empty cells are None.  A row that cannot be told apart into its cells has none."""
+    with _open_text(place, n_bytes) as file:
+        rows = _csv_rows(file, place)
+        header = next(rows) or []
+        for row in rows:
+            # With a comma that has no quotes around it, which cell is which?
+            cells = [] if row is None or any(row[len(header) :]) else row
+            yield {name: cell or None for name, cell in zip(header, cells, strict=False)}
+
+
+def _csv_rows(file: io.TextIOWrapper, place: str) -> Iterator[list[str] | None]:
+    """The cells of each row that has any; None for a row that is not CSV.
+
+    ValueError, with a hint, where a quote has no end on its line: the rows below would be taken for a part of its cell.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))  # of the process
+    rows = csv.reader(_lines(file, place), strict=True)
+    row: list[str] | None = []
+    while True:
+        start = rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if rows.line_num > start:
+                where = f"{redacted(place)} is not CSV from line {start} on"
+                raise ValueError(f"{where} ({error}); check its quotes") from None
+            row = None
+        if row is None or any(row):
+            yield row
 
 
 def _read_parquet(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for batch in parquet.open_file(place, n_bytes).iter_batches(1024, columns=list(names), use_threads=False):
-        yield from batch.to_pylist()
-
-
-@contextlib.contextmanager
-def _refusing_damage(place: str) -> Iterator[None]:
-    """ValueError, with a hint, for text that is not UTF-8 or not CSV."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{redacted(place)} is not UTF-8 ({error.reason}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{redacted(place)} is not CSV ({error}); check its quotes") from None
+    file = parquet.open_file(place, n_bytes)
+    with parquet.finding_damage(place):
+        for batch in file.iter_batches(1024, columns=list(names), use_threads=False):
+            columns = [parquet.values_of(pa.chunked_array([batch.column(name)])) for name in names]
+            yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))

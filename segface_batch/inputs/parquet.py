@@ -7,8 +7,9 @@ because it does not jump to a page.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ ID_COLUMNS = ("image_id", "key", "__key__")
 #: The key of the struct's path among a row's values; no column has this name.
 PATH = "\0path"
 
+#: A key in the metadata of the parts that we write ourselves (output.schema): masks are no input.
+_OWN = b"segface_batch"
+
 #: Bytes of one request for images: 100 images of 80 kB.
 _READ_BYTES = 8 * 2**20
 #: Images that are in memory twice while they are read.
@@ -34,62 +38,165 @@ _READ_ROWS = 32
 MAX_GROUP_BYTES = 2 * 2**30
 
 
-class Row(NamedTuple):
-    """A row with an image, or null: its place, its number in the file, and its values in the small columns."""
+class Damaged(pa.ArrowInvalid):
+    """Not a Parquet file, or one that cannot be read to its end."""
 
-    cell: Cell
+
+class Row(NamedTuple):
+    """A row with an image, or null: its place, its number in the file, and its values in the small columns.
+
+    `cell` is None where the row has a path in place of the bytes.
+    """
+
+    cell: Cell | None
     n_bytes: int
     number: int
     values: dict[str, Any]
 
 
 def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | None:
-    """The `wanted` image column, or else the only one; None if there is none.  ValueError if there are several."""
+    """The `wanted` image column, or else the only one; None if there is none, and for a part of an output of ours.
+
+    ValueError if there are several.
+    """
+    if _OWN in (schema.metadata or {}):
+        return None
     found = [field.name for field in schema if _is_image(field.type)]
     if wanted is not None:
         return wanted if wanted in found else None
+    found = [name for name in found if name not in (*ID_COLUMNS, "uri")]  # text that was written as bytes
     if len(found) > 1:
         raise ValueError(f"{place} has several columns that may be images: {', '.join(found)}; give --image-column")
     return found[0] if found else None
 
 
 def open_file(place: str, n_bytes: int, read_bytes: int = 0) -> pq.ParquetFile:
-    """Open a file and read its footer.  pyarrow's errors if it is not a Parquet file."""
-    return pq.ParquetFile(
-        Ranged(place, n_bytes),  # pyright: ignore[reportArgumentType]
-        buffer_size=read_bytes,
-        pre_buffer=False,  # would read whole row groups ahead
-        page_checksum_verification=True,
-    )
+    """Open a file and read its footer.  `Damaged` if it is not a Parquet file."""
+    with finding_damage(place, "is not a Parquet file"):
+        file = pq.ParquetFile(
+            Ranged(place, n_bytes),  # pyright: ignore[reportArgumentType]
+            buffer_size=read_bytes,
+            pre_buffer=False,  # would read whole row groups ahead
+            page_checksum_verification=True,
+        )
+        if not file.schema_arrow.names:
+            raise Damaged("it has no columns")
+        return file
+
+
+@contextlib.contextmanager
+def finding_damage(place: str, what: str = "is damaged") -> Iterator[None]:
+    """`Damaged`, in one line, for whatever Arrow says of a damaged file; storage's errors pass."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError, LookupError) as error:
+        if isinstance(error, OSError) and error.errno:  # Arrow's own have no number
+            raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise Damaged(f"{redacted(place)} {what}: {reason}") from None
+
+
+def check_columns(schema: pa.Schema, names: Iterable[str], place: str) -> None:
+    """ValueError for a column that is needed and there twice."""
+    for name in names:
+        if schema.names.count(name) > 1:
+            raise ValueError(f"{redacted(place)} has {schema.names.count(name)} columns '{name}'; rename all but one")
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column as Python has them; text that is not UTF-8 has \\xNN in it."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        plain = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in column.chunks]
+        return [text(value) for value in pa.chunked_array(plain).cast(pa.large_binary()).to_pylist()]
+    except (ValueError, OverflowError) as error:  # such as a day after the year 9999
+        raise ValueError(
+            f"a value of type {column.type} cannot be read ({error}); convert the column to text"
+        ) from None
+
+
+def text(value: Any) -> str | None:
+    """A value as text, bytes too; None for null and for nothing."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return None if value is None or value == "" else str(value)
 
 
 def read_rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, names: Sequence[str]) -> Iterator[Row]:
     """Every row of an image column, with its values in the columns `names` and, as PATH, the struct's path.
 
-    ValueError for a row group that is too large to be read unit by unit.
+    ValueError for a row group that is too large to be read unit by unit; `Damaged` where the file is.
     """
     field = file.schema_arrow.field(column)
     is_struct = pa.types.is_struct(field.type)
     leaf = f"{column}.bytes" if is_struct else column
-    paths = [file.schema.column(index).path for index in range(len(file.schema))]
-    small = [*names]
-    if is_struct and f"{column}.path" in paths:
-        small.append(f"{column}.path")
+    leaves = [file.schema.column(index).path for index in range(len(file.schema))]
+    path = f"{column}.path" if is_struct and f"{column}.path" in leaves else None
     number = 0
-    for group in range(file.num_row_groups):
-        meta = file.metadata.row_group(group)
-        n_bytes = meta.column(paths.index(leaf)).total_uncompressed_size
-        check_group(place, group, n_bytes)
-        mean = n_bytes // max(1, meta.num_rows)
-        values = file.read_row_group(group, columns=small, use_threads=False) if small else None
-        if values is not None and small[-1] == f"{column}.path":
-            (path,) = values[column].combine_chunks().flatten()  # null in a null struct
-            values = values.drop_columns(column).append_column(PATH, path)
-        columns = {name: values[name].to_pylist() for name in values.column_names} if values is not None else {}
-        for row in range(meta.num_rows):
-            of_row = {name: cells[row] for name, cells in columns.items()}
-            yield Row(Cell(leaf, group, row, file_bytes), mean, number, of_row)
-            number += 1
+    with finding_damage(place):
+        for group in range(file.num_row_groups):
+            meta = file.metadata.row_group(group)
+            rows, chunk = meta.num_rows, meta.column(leaves.index(leaf))
+            n_bytes = chunk.total_uncompressed_size
+            if chunk.num_values != rows or n_bytes < 0:
+                raise Damaged("its footer contradicts itself")
+            check_group(place, group, n_bytes)
+            columns, by_path = {}, frozenset()
+            if names or path:
+                small = file.read_row_group(group, columns=[*names, *filter(None, [path])], use_threads=False)
+                if small.num_rows != rows:
+                    raise Damaged("its columns differ in length")
+                columns = {name: values_of(small[name]) for name in names}
+                if path:
+                    (paths,) = small[column].combine_chunks().flatten()  # null in a null struct
+                    columns[PATH] = values_of(pa.chunked_array([paths]))
+                    by_path = _only_paths(
+                        place, file_bytes, group, leaf, chunk, columns[PATH], small[column].null_count
+                    )
+            for row in range(rows):
+                of_row = {name: cells[row] for name, cells in columns.items()}
+                is_cell = row not in by_path
+                cell = Cell(leaf, group, row, file_bytes) if is_cell else None
+                yield Row(cell, n_bytes // rows if is_cell else 0, number, of_row)
+                number += 1
+
+
+def _only_paths(
+    place: str,
+    file_bytes: int,
+    group: int,
+    leaf: str,
+    chunk: pq.ColumnChunkMetaData,
+    paths: Sequence[str | None],
+    null_structs: int,
+) -> frozenset[int]:
+    """The rows of a group that have a path and no bytes, as `datasets` writes images that it does not embed.
+
+    The footer counts the nulls among the bytes; only where some, but not all, of the rows have bytes are these read.
+    """
+    found = frozenset(row for row, path in enumerate(paths) if path)
+    if not found:
+        return found
+    counts = chunk.statistics
+    if counts is not None and counts.has_null_count:
+        nulls = counts.null_count
+    else:  # an image is larger than a byte
+        nulls = len(paths) if chunk.total_uncompressed_size < len(paths) else 0
+    if nulls in (0, null_structs):
+        return frozenset()
+    if nulls == len(paths):
+        return found
+    batches = open_once(place, file_bytes).iter_batches(
+        _READ_ROWS, row_groups=[group], columns=[leaf], use_threads=False
+    )
+    is_null = [null for batch in batches for null in _leaf(batch.column(0)).is_null().to_pylist()]
+    return frozenset(row for row in found if is_null[row])
+
+
+def _leaf(values: pa.Array) -> pa.Array:
+    """The bytes of an image column; a null struct has null bytes."""
+    return pa.StructArray.flatten(values)[0] if pa.types.is_struct(values.type) else values
 
 
 def check_group(place: str, group: int, n_bytes: int) -> None:
@@ -103,7 +210,7 @@ def check_group(place: str, group: int, n_bytes: int) -> None:
 def read(place: str, cells: Sequence[Cell]) -> list[bytes | None]:
     """The bytes of cells in one row group, whose rows ascend; None for null.
 
-    OSError with ESTALE if the file no longer has these cells; pyarrow's errors if it is damaged.
+    OSError with ESTALE if the file no longer has these cells; `Damaged` if it is.
     """
     column, group, _, file_bytes = cells[0]
     file = open_once(place, file_bytes)
@@ -112,14 +219,15 @@ def read(place: str, cells: Sequence[Cell]) -> list[bytes | None]:
     wanted = {cell.row for cell in cells}
     found: list[bytes | None] = []
     at = 0
-    for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=[column], use_threads=False):
-        values = batch.column(0)
-        if pa.types.is_struct(values.type):
-            values = pa.StructArray.flatten(values)[0]  # a null struct has null bytes
-        found += [values[row - at].as_py() for row in range(at, at + len(values)) if row in wanted]
-        at += len(values)
-        if at > cells[-1].row:
-            break
+    with finding_damage(place):
+        for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=[column], use_threads=False):
+            values = _leaf(batch.column(0))
+            found += [values[row - at].as_py() for row in range(at, at + len(values)) if row in wanted]
+            at += len(values)
+            if at > cells[-1].row:
+                break
+    if len(found) != len(cells):
+        raise Damaged(f"{redacted(place)} is damaged: its row group {group} ends early")
     return found
 
 
@@ -136,9 +244,10 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """True for text, dictionary-encoded or not."""
+    """True for text, and for bytes, as which some programs write it, dictionary-encoded or not."""
     plain = plain_type(kind)
-    return pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
+    is_string = pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)
+    return is_string or _is_binary(plain)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

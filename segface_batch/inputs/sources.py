@@ -12,6 +12,7 @@ Any place may be a URL that fsspec knows.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections import Counter, deque
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 
 from segface_batch import storage
 from segface_batch.images.decode import SUFFIXES
-from segface_batch.inputs import folders, manifest, parquet, tar
+from segface_batch.inputs import folders, manifest, named, parquet, tar
 from segface_batch.inputs.folders import Found
 from segface_batch.inputs.image import SourceImage, points_of, printable
 from segface_batch.storage import ranged
@@ -38,6 +39,9 @@ _AHEAD = 8
 #: Bytes read at a time for the headers of a tar file: locally little more than a header.  From a store a second
 #: request costs as much as some MB (20-50 ms at 100 MB/s), so smaller members are read along with their headers.
 _LOCAL_BLOCK, _REMOTE_BLOCK = 4 * 2**10, 4 * 2**20
+
+#: When none of the first so many paths in a Parquet file of paths leads to a file, the folder is wrong, not the images.
+_TRIED = 100
 
 T = TypeVar("T")
 
@@ -76,8 +80,9 @@ def list_images(
     """The schema of the carried `columns`, and every image of the inputs.  `skipped` counts the rest by kind.
 
     A folder gives its loose images by path, then those in its .tar files, shard by shard, and those in its .parquet
-    files only if it has no loose images; otherwise these files are `skipped`.  A manifest, a .tar and a .parquet file
-    give their images in their own order.
+    files only if it has no loose images; otherwise these files are `skipped`.  A folder whose .parquet files have no
+    images but a column `uri` is a manifest in parts.  A manifest, a .tar and a .parquet file give their images in their
+    own order.
 
     The id of an image is its path below the input; in a manifest `image_id`, or else `uri`; in a tar file
     SHARD.tar/MEMBER; in a Parquet file `image_id`, `key` or `__key__`, or else the `path` of Hugging Face's struct, or
@@ -86,8 +91,8 @@ def list_images(
     If `placed_by` names columns, every input must have one of them.  Manifests and Parquet files of images have columns
     to carry; an input that lacks one gives nulls.
 
-    Only small things are read: listings, headers, footers.  A broken .tar or .parquet file in a folder gives one image
-    with an `error` and the file's name, and a member that a .tar file's end cuts off gives one too.
+    Only small things are read: listings, headers, footers.  A .tar or .parquet file in a folder that cannot be read
+    gives one image with an `error` and the file's name, and a member that a .tar file's end cuts off gives one too.
 
     ValueError, in one line with a hint, for a wrong input or one that lacks something, at once or from the stream;
     OSError for one that cannot be listed or opened.
@@ -99,8 +104,8 @@ def list_images(
 
 
 def _find_inputs(inputs: Sequence[str], image_column: str | None) -> list[_Input]:
-    places = [storage.absolute(source) for source in inputs]
-    names = [storage.name_of(place.partition("?")[0] if storage.is_url(place) else place) for place in places]
+    places = [folders.place_of(storage.absolute(source)) for source in inputs]
+    names = [storage.name_of(place) for place in places]
     for name, count in Counter(names).items():
         if count > 1:
             both = " and ".join(redacted(place) for place, own in zip(places, names, strict=True) if own == name)
@@ -119,7 +124,7 @@ def _find_kind(place: str, name: str, image_column: str | None) -> tuple[str, in
     if not is_local and suffix not in (".txt", ".csv", ".parquet", ".tar"):
         if suffix.startswith(".tar.") or suffix == ".tgz":
             raise _compressed(shown)
-        if place.startswith(("http://", "https://")):
+        if place.lower().startswith(("http://", "https://")):
             raise ValueError(f"{shown} cannot be listed over HTTP; give a manifest of its images")
         return "", 0
     try:
@@ -137,10 +142,7 @@ def _find_kind(place: str, name: str, image_column: str | None) -> tuple[str, in
             f"'{shown}' is neither a folder nor a .txt, .csv, .parquet or .tar file; give the folder it is in"
         )
     if suffix == ".parquet":
-        try:
-            names = parquet.open_file(place, n_bytes).schema_arrow
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"{shown} is not a Parquet file: {str(error).splitlines()[0]}") from None
+        names = parquet.open_file(place, n_bytes).schema_arrow
         if "uri" in names.names and image_column is None:
             return ".manifest", n_bytes
         if parquet.image_column(names, image_column, shown) is None:
@@ -169,6 +171,8 @@ def _carried_schema(inputs: Sequence[_Input], columns: Sequence[str], image_colu
     available = [(each.place, _read_columns(each, image_column)) for each in inputs]
     fields = []
     for column in columns:
+        for place, schema in available:
+            parquet.check_columns(schema, [column], place)
         types = {
             place: parquet.plain_type(schema.field(column).type)
             for place, schema in available
@@ -191,27 +195,37 @@ def _read_columns(each: _Input, image_column: str | None) -> pa.Schema:
     found = [each.file] if each.kind == ".parquet" else []
     if each.kind == "":
         found = (entry for entry in folders.list_files(each.place, Counter()) if entry.suffix == ".parquet")
+    of_list = None
     for entry in found:
-        file = _open_parquet(entry)
-        column = parquet.image_column(file.schema_arrow, image_column, redacted(entry.place)) if file else None
-        if file is not None and column is not None:
+        file = _or_word(_open_parquet, entry)
+        if isinstance(file, str):
+            continue
+        column = parquet.image_column(file.schema_arrow, image_column, redacted(entry.place))
+        if column is not None:
             return pa.schema([field for field in file.schema_arrow if field.name != column])
-    return pa.schema([])
+        if of_list is None and "uri" in file.schema_arrow.names:
+            of_list = file.schema_arrow
+    return of_list or pa.schema([])
 
 
 def _list_input(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     if each.kind == "":
         return _list_folder(each, wanted, skipped)
     if each.kind == ".tar":
-        return _list_tars([each.file], wanted, skipped)
+        return _list_tars([each.file], each, wanted, skipped)
     if each.kind == ".parquet":
-        return _list_parquet_files([each.file], each.prefix, wanted, skipped)
+        return _list_parquet_files([each.file], each, wanted, skipped)
+    return _list_manifest(each.file, each, wanted, each.place)
+
+
+def _list_manifest(file: Found, each: _Input, wanted: _Wanted, beside: str) -> Iterator[SourceImage]:
+    """The images of a manifest or, where the input is a folder, of a part of one; relative uris start `beside`."""
+    suffix = ".parquet" if file.suffix == ".manifest" else file.suffix
+    names = wanted.carried.names
+    if each.kind == "":
+        _check_types(manifest.read_columns(file.place, suffix, file.n_bytes), wanted, redacted(file.place))
     listed = manifest.list_images(
-        each.place,
-        ".parquet" if each.kind == ".manifest" else each.kind,
-        each.n_bytes,
-        placed_by=wanted.placed_by,
-        carried=wanted.carried.names,
+        file.place, suffix, file.n_bytes, placed_by=wanted.placed_by, carried=names, folder=_folder_of(beside)
     )
     return (image._replace(image_id=each.prefix + image.image_id) for image in listed) if each.prefix else listed
 
@@ -233,11 +247,11 @@ def _list_folder(each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterat
             tables.append(Found(each.prefix + name, place, suffix, n_bytes))
         else:
             skipped[folders.kind_of(suffix)] += 1
-    yield from _list_tars(tars, wanted, skipped)
+    yield from _list_tars(tars, each, wanted, skipped)
     if loose and tables:
         skipped[".parquet files"] += len(tables)
     else:
-        yield from _list_parquet_files(tables, each.prefix, wanted, skipped)
+        yield from _list_parquet_files(tables, each, wanted, skipped, may_list=not tars)
 
 
 def _refuse_unplaced(wanted: _Wanted, place: str) -> None:
@@ -250,9 +264,12 @@ def _refuse_unplaced(wanted: _Wanted, place: str) -> None:
         )
 
 
-def _list_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
+def _list_tars(shards: Sequence[Found], each: _Input, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
     nothing = (None,) * len(wanted.carried)
     for shard, index in _ahead(_read_index, shards):
+        if isinstance(index, str):
+            yield from _refused(shard, index, wanted, skipped)
+            continue
         _refuse_unplaced(wanted, shard.place)
         shown = redacted(shard.place)
         for member in index.members:
@@ -278,9 +295,11 @@ def _list_tars(shards: Sequence[Found], wanted: _Wanted, skipped: Counter[str]) 
                 )
         if index.end == tar.CUT:
             skipped["tar files without an end"] += 1
-        elif index.end == tar.DAMAGED:
-            skipped["damaged tar files"] += 1
-            yield SourceImage(shard.name, shown, error="unreadable", carried=nothing)
+        elif index.end == tar.COMPRESSED and each.kind == ".tar":
+            raise _compressed(shown)
+        elif index.end is not None:
+            skipped[f"{index.end} tar files"] += 1
+            yield from _refused(shard, "unreadable", wanted, skipped)
 
 
 def _read_index(shard: Found) -> tar.Index:
@@ -290,62 +309,119 @@ def _read_index(shard: Found) -> tar.Index:
 
 
 def _list_parquet_files(
-    found: Sequence[Found], prefix: str, wanted: _Wanted, skipped: Counter[str]
+    found: Sequence[Found], each: _Input, wanted: _Wanted, skipped: Counter[str], *, may_list: bool = False
 ) -> Iterator[SourceImage]:
+    """The images in Parquet files; if there is none and they `may_list` images, those that they list."""
+    lists: list[Found] = []
+    images = 0
     for entry, file in _ahead(_open_parquet, found):
-        shown = redacted(entry.place)
-        if file is None:
-            skipped["damaged Parquet files"] += 1
-            yield SourceImage(entry.name, shown, error="unreadable", carried=(None,) * len(wanted.carried))
+        if isinstance(file, str):
+            if file == "unreadable":
+                skipped["damaged Parquet files"] += 1
+            yield from _refused(entry, file, wanted, skipped)
             continue
-        column = parquet.image_column(file.schema_arrow, wanted.image_column, shown)
-        if column is None:
+        column = parquet.image_column(file.schema_arrow, wanted.image_column, redacted(entry.place))
+        if column is not None:
+            images += 1
+            yield from _list_parquet(entry, file, column, each.prefix, wanted, skipped)
+        elif "uri" in file.schema_arrow.names:
+            lists.append(entry)
+        else:
             skipped[".parquet files"] += 1
-            continue
-        yield from _list_parquet(entry, file, column, prefix, wanted)
+    if lists and (images or not may_list):
+        skipped[".parquet files"] += len(lists)
+        return
+    # Spark writes a folder NAME.parquet for a file: what is relative in it starts beside that.
+    is_one = folders.suffix_of(each.name) == ".parquet"
+    for entry in lists:
+        yield from _list_manifest(entry, each, wanted, each.place if is_one else entry.place)
+
+
+def _refused(file: Found, word: str, wanted: _Wanted, skipped: Counter[str]) -> Iterator[SourceImage]:
+    """An image that stands for a file that may have images and cannot be read; none for a file that is gone."""
+    if word == "missing":
+        skipped[folders.GONE] += 1
+    else:
+        yield SourceImage(file.name, redacted(file.place), error=word, carried=(None,) * len(wanted.carried))
 
 
 def _list_parquet(
-    entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted
+    entry: Found, file: pq.ParquetFile, column: str, prefix: str, wanted: _Wanted, skipped: Counter[str]
 ) -> Iterator[SourceImage]:
     schema, shown = file.schema_arrow, redacted(entry.place)
     if not set(wanted.placed_by) & set(schema.names):
         _refuse_unplaced(wanted, entry.place)
+    _check_types(schema, wanted, shown)
+    id_column = next((name for name in parquet.ID_COLUMNS if name in schema.names), parquet.PATH)
+    names = [id_column, *wanted.placed_by, *wanted.carried.names]
+    names = [name for name in dict.fromkeys(names) if name in schema.names]
+    parquet.check_columns(schema, [column, *names], entry.place)
+    folder, by_path, there = _folder_of(entry.place), 0, 0
+    try:
+        for cell, n_bytes, number, values in parquet.read_rows(file, entry.place, entry.n_bytes, column, names):
+            image = SourceImage("", f"{shown}#{number}", n_bytes=n_bytes, place=entry.place, cell=cell)
+            if cell is None:
+                image = named.find(values[parquet.PATH], folder)
+                by_path, there = by_path + 1, there + named.may_exist(image)
+            own = parquet.text(values.get(id_column))
+            yield image._replace(
+                image_id=f"{entry.name}/{number}" if own is None else f"{prefix}{own}",
+                landmarks=points_of(values),
+                carried=tuple(values.get(name) for name in wanted.carried.names),
+            )
+            if by_path == number + 1 and not there and number + 1 in (_TRIED, file.metadata.num_rows):
+                raise ValueError(
+                    f"{shown} has paths in place of images ({column}.bytes is null), and there is no file "
+                    f"'{image.uri}'; put the files where the paths say, or embed them"
+                )
+    except parquet.Damaged:
+        skipped["damaged Parquet files"] += 1
+        yield from _refused(entry, "unreadable", wanted, skipped)
+
+
+def _check_types(schema: pa.Schema, wanted: _Wanted, shown: str) -> None:
+    """ValueError for a column to carry that has another type here."""
     for field in wanted.carried:
         if field.name in schema.names and parquet.plain_type(schema.field(field.name).type) != field.type:
             raise ValueError(
                 f"column '{field.name}' is {schema.field(field.name).type} in {shown}, {field.type} elsewhere"
             )
-    named = next((name for name in parquet.ID_COLUMNS if name in schema.names), parquet.PATH)
-    names = [name for name in dict.fromkeys((named, *wanted.placed_by, *wanted.carried.names)) if name in schema.names]
-    for cell, n_bytes, number, values in parquet.read_rows(file, entry.place, entry.n_bytes, column, names):
-        own = values.get(named)
-        yield SourceImage(
-            f"{entry.name}/{number}" if own is None or own == "" else f"{prefix}{own}",
-            f"{shown}#{number}",
-            points_of(values),
-            n_bytes,
-            entry.place,
-            cell=cell,
-            carried=tuple(values.get(name) for name in wanted.carried.names),
-        )
 
 
-def _open_parquet(entry: Found) -> pq.ParquetFile | None:
-    """The open file; None if it is not a Parquet file."""
+def _open_parquet(entry: Found) -> pq.ParquetFile:
+    return parquet.open_file(entry.place, entry.n_bytes)
+
+
+def _folder_of(place: str) -> str:
+    """The folder of a place, as a path where it is local."""
+    return storage.folder_of(storage.local_path(place) or place)
+
+
+def _or_word(function: Callable[[Found], T], file: Found) -> T | str:
+    """The function's result for a file, or the word of `errors.ERRORS` that says why there is none."""
     try:
-        return parquet.open_file(entry.place, entry.n_bytes)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
+        return function(file)
+    except parquet.Damaged:
+        return "unreadable"
+    except storage.StorageUnavailable:
+        raise
+    except FileNotFoundError:
+        return "missing"
+    except PermissionError:
+        return "forbidden"
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            return "changed"
+        raise
 
 
-def _ahead(function: Callable[[Found], T], items: Iterable[Found]) -> Iterator[tuple[Found, T]]:
-    """Each item and the function's result for it, in order.  Threads work some items ahead of the reader."""
-    waiting: deque[tuple[Found, Future[T]]] = deque()
+def _ahead(function: Callable[[Found], T], items: Iterable[Found]) -> Iterator[tuple[Found, T | str]]:
+    """Each item and `_or_word` of the function for it, in order.  Threads work some items ahead of the reader."""
+    waiting: deque[tuple[Found, Future[T | str]]] = deque()
     with ThreadPoolExecutor(_AHEAD) as threads:
         try:
             for item in items:
-                waiting.append((item, threads.submit(function, item)))
+                waiting.append((item, threads.submit(_or_word, function, item)))
                 if len(waiting) == _AHEAD:
                     done, answer = waiting.popleft()
                     yield done, answer.result()

@@ -38,7 +38,7 @@ class Member(NamedTuple):
 
 
 class Index(NamedTuple):
-    """The members in their order, and how the archive ends: None (as it should), CUT or DAMAGED."""
+    """The members in their order, and how the archive ends: None (as it should), CUT, DAMAGED or COMPRESSED."""
 
     members: list[Member]
     end: str | None
@@ -48,6 +48,11 @@ class Index(NamedTuple):
 CUT = "cut"
 #: A block that should be a header is not one; whatever follows is lost.
 DAMAGED = "damaged"
+#: It is a compressed file under the name of an archive.
+COMPRESSED = "compressed"
+
+#: The first bytes of gzip, bzip2, xz, Zstandard, LZ4 and ZIP files.
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"PK\3\4")
 
 
 def read_index(file: BinaryIO, n_bytes: int) -> Index:
@@ -55,6 +60,10 @@ def read_index(file: BinaryIO, n_bytes: int) -> Index:
 
     Skips zeros between members (of concatenated archives), and anything but a header after an end mark.
     """
+    if 0 < n_bytes < BLOCK:
+        start = file.read(BLOCK)
+        is_cut = is_header(start.ljust(BLOCK, b"\0"))  # its last fields are usually empty
+        return Index([], CUT if is_cut else COMPRESSED if is_compressed(start) else DAMAGED)
     members: list[Member] = []
     at, ended = 0, False
     extended: dict[str, str] = {}
@@ -76,6 +85,8 @@ def read_index(file: BinaryIO, n_bytes: int) -> Index:
             if extension:
                 extended |= _extension(header.type, file.read(n_body))
         except (tarfile.HeaderError, ValueError):
+            if at == BLOCK and is_compressed(block):
+                return Index(members, COMPRESSED)
             return Index(members, None if ended else DAMAGED)
         ended = False
         if header.type == tarfile.GNUTYPE_SPARSE:
@@ -91,13 +102,18 @@ def read_index(file: BinaryIO, n_bytes: int) -> Index:
     return Index(members, None if ended else CUT)
 
 
-def is_header(block: bytes, n_bytes: int) -> bool:
-    """True for the header block of a regular file of that many bytes."""
+def is_compressed(start: bytes) -> bool:
+    """True for the first bytes of a compressed file."""
+    return start.startswith(_COMPRESSED)
+
+
+def is_header(block: bytes, n_bytes: int | None = None) -> bool:
+    """True for the header block of a regular file of that many bytes, or of any number."""
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return False
-    return header.isreg() and header.size == n_bytes
+    return header.isreg() and n_bytes in (None, header.size)
 
 
 def _is_extension(kind: bytes) -> bool:

@@ -73,9 +73,10 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
             f"any, --checkpoint {DEMO_CHECKPOINT} comes with the package"
         )
         return from_hub(HUB_REPOSITORY, checkpoint.hub_file, revision, hint)
-    if "://" in weights:
+    local = storage.local_path(weights)
+    if local is None:
         return _from_url(weights)
-    path = Path(weights).expanduser()
+    path = Path(local).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path} for {checkpoint.name}; give an existing file or a URL")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,8 +20,7 @@ COMPILE_FROM = 2_000
 def located(job: Job) -> Job:
     """The job with its output and weights named so that workers, which may run in another folder, find them; a URL each
     node fetches itself."""
-    given = job.weights
-    weights_place = given if given is None or storage.is_url(given) else os.path.abspath(given)
+    weights_place = None if job.weights is None else storage.absolute(job.weights)
     return replace(job, output=storage.absolute(job.output), weights=weights_place)
 
 

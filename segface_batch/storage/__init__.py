@@ -20,18 +20,16 @@ from functools import cache
 
 from segface_batch.storage import failpoint, options as _options
 from segface_batch.storage.errors import StorageUnavailable
-from segface_batch.storage.local import Local, is_file_url, path_of
+from segface_batch.storage.local import Local
+from segface_batch.storage.place import absolute, folder_of, is_inside, is_url, is_valid, join, local_path, name_of
 from segface_batch.storage.retry import Deadline
 from segface_batch.storage.store import Entry, Store
 
 __all__ = [
-    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "creates_only", "get_size", "is_url", "join",
-    "list_names", "list_objects", "local_path", "name_of", "put", "read", "remove", "replace",
+    "Deadline", "Entry", "StorageUnavailable", "absolute", "configure", "creates_only", "folder_of", "get_size",
+    "is_inside", "is_url", "is_valid", "join", "list_names", "list_objects", "local_path", "name_of", "put", "read",
+    "remove", "replace",
 ]  # fmt: skip
-
-
-def is_url(place: str) -> bool:
-    return "://" in place
 
 
 def configure(options: str | None, s3_client: str = "s3fs") -> None:
@@ -41,29 +39,6 @@ def configure(options: str | None, s3_client: str = "s3fs") -> None:
     """
     if _options.configure(options, s3_client):
         _remote.cache_clear()
-
-
-def local_path(place: str) -> str | None:
-    """The path of a local place; None for a remote one."""
-    return path_of(place) if is_file_url(place) or not is_url(place) else None
-
-
-def absolute(place: str) -> str:
-    """A URL without its trailing slash; a path, or that of a file:// URL, made absolute."""
-    if not is_url(place) or is_file_url(place):
-        return os.path.abspath(path_of(place))
-    if not place.partition("://")[2].strip("/"):
-        raise ValueError(f"'{place}' names no bucket; give s3://BUCKET/FOLDER")
-    return place.rstrip("/")
-
-
-def join(place: str, *names: str) -> str:
-    return "/".join([place.rstrip("/"), *names])
-
-
-def name_of(place: str) -> str:
-    """The last component of a place."""
-    return place.rstrip("/").rpartition("/")[2]
 
 
 def read(
@@ -146,8 +121,7 @@ _LOCAL = Local()
 
 
 def _store(place: str) -> Store:
-    scheme = place.partition("://")[0].lower() if is_url(place) else ""
-    return _LOCAL if scheme in ("", "file") else _remote(scheme)
+    return _LOCAL if local_path(place) is not None else _remote(place.partition("://")[0].lower())
 
 
 @cache  # cheap: a store connects at its first request

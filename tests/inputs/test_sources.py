@@ -87,6 +87,40 @@ def test_a_name_that_is_not_utf8_becomes_a_url_that_still_opens_it(tmp_path: Pat
     assert storage.read(found[0].uri) == b""
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", "who is it? (2020)", "a#b", "50%", "%41;x=1", "[a]*", "x://u@y?sig=z"])
+def test_any_name_of_a_folder_will_do(tmp_path: Path, name: str | bytes) -> None:
+    folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), os.fsencode(name))))
+    plain = touch(tmp_path / "plain", "a.jpg", "50%?#;[0].jpg")
+    (plain / "m.txt").write_text("a.jpg\n50%?#;[0].jpg\n")
+    (plain / "m.csv").write_text("uri\na.jpg\n50%?#;[0].jpg\n")
+    pq.write_table(pa.table({"uri": ["a.jpg", "50%?#;[0].jpg"]}), plain / "m.parquet")
+    tar_file(plain / "s.tar", [("a#b?.jpg", b"123")])
+    faces(plain / "f.parquet", [{"image": {"path": "a.jpg"}}, {"image": {"bytes": b"123"}}])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    plain.rename(folder)
+    for source in ("m.txt", "m.csv", "m.parquet"):
+        for place in (str(folder / source), (folder / source).as_uri()):
+            first, second = listed(place)[0]
+            assert (first.image_id, second.image_id) == ("a.jpg", "50%?#;[0].jpg")
+            assert storage.read(first.place or first.uri) == storage.read(second.uri) == b"123"
+            assert (first.n_bytes, second.n_bytes) == (3, 3)
+            assert second.uri.encode()
+    assert ids(folder / "s.tar") == ["s.tar/a#b?.jpg"]
+    (member,), _ = listed(folder / "s.tar")
+    assert member.uri == f"{member.place}#a#b?.jpg"
+    assert [(image.image_id, bool(image.cell)) for image in listed(folder / "f.parquet")[0]] == [
+        ("a.jpg", False),
+        ("f.parquet/1", True),
+    ]
+    assert ids(folder) == ["50%?#;[0].jpg", "a.jpg", "s.tar/a#b?.jpg"]
+
+
+def test_only_a_manifest_on_a_web_server_has_a_query() -> None:
+    root = f"memory://{uuid.uuid4().hex}/who?"
+    storage.put(f"{root}/m?.csv", b"uri\na.jpg\n")
+    assert listed(f"{root}/m?.csv")[0] == [SourceImage("a.jpg", f"{root}/a.jpg")]
+
+
 def test_a_prefix_of_a_store_is_a_folder() -> None:
     root = f"memory://{uuid.uuid4().hex}/in"
     for name in ("a/b.jpg", "c.JPG", ".hidden/d.jpg", "e.json"):
@@ -162,9 +196,11 @@ def test_secrets_in_a_manifest_serve_to_read_and_are_not_shown(tmp_path: Path) -
         (b"", (), "no column 'uri' (it has: none)"),
         (b"uri\na.jpg\n", ("landmarks",), "no column 'landmarks' (it has: uri)"),
         (b"uri\na.jpg\n", ("landmarks", "box"), "no column 'landmarks' or 'box' (it has: uri)"),
-        (b"uri,image_id\na.jpg,a\n,b\n", (), "row 2 has no uri"),
+        (b"uri,uri\na.jpg,b.jpg\n", (), "has 2 columns 'uri'; rename all but one"),
         (b"uri\ncaf\xe9.jpg\n", (), "is not UTF-8"),
-        (b'uri\n"' + b"a" * 140_000, (), "is not CSV"),
+        (b'uri\na.jpg\n"b.jpg\nc.jpg\n', (), "is not CSV from line 3 on (unexpected end of data); check its quotes"),
+        (b'uri,a,b\na.jpg,"x,y\nb.jpg,"x",y\n', (), "is not CSV from line 2 on (',' expected after '\"')"),
+        (b"uri\n" + b"a" * 2**24, (), "has a line of more than 16,777,216 characters"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_refused(
@@ -181,6 +217,91 @@ def test_a_manifest_whose_uris_are_not_text_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "m.parquet") == f"{tmp_path}/m.parquet: column 'uri' is int64; make it text"
     pq.write_table(pa.table({"uri": pa.array(["/a.jpg"]).dictionary_encode()}), tmp_path / "m.parquet")
     assert ids(tmp_path / "m.parquet") == ["/a.jpg"]
+
+
+def test_a_manifest_with_bytes_for_text_reads_like_one_with_text(tmp_path: Path) -> None:
+    rows = {"uri": pa.array([b"/a.jpg", b"/caf\xe9.jpg", None]), "image_id": pa.array([b"000", None, b"002"])}
+    pq.write_table(pa.table(rows), tmp_path / "m.parquet")
+    not_utf8 = pa.array([b"/a.jpg", b"/caf\xe9.jpg", None]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table(rows | {"uri": not_utf8}), tmp_path / "n.parquet")
+    for name in ("m.parquet", "n.parquet"):
+        assert listed(tmp_path / name)[0] == [
+            SourceImage("000", "/a.jpg"),
+            SourceImage("/caf\\xe9.jpg", "/caf\\xe9.jpg"),
+            SourceImage("002", f"{tmp_path}/{name}#3", error="bad_uri"),
+        ]
+    keyed = {"key": pa.array([b"000", None]), "jpg": pa.array([b"1", b"2"])}
+    pq.write_table(pa.table(keyed), tmp_path / "f.parquet")
+    assert ids(tmp_path / "f.parquet") == ["000", "f.parquet/1"]
+
+
+def test_a_folder_of_manifest_parts_is_a_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "data/b.jpg", "m.parquet/_SUCCESS", "m.parquet/.part-0.parquet.crc")
+    for folder in ("m.parquet", "lists"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for number, name in enumerate(("a.jpg", "data/b.jpg")):
+            part = pa.table({"uri": [name], "n": [number]})
+            pq.write_table(part, tmp_path / folder / f"part-{number}.snappy.parquet")
+    (tmp_path / "lists" / "a.txt").touch()
+    found, skipped = listed(tmp_path / "m.parquet", columns=["n"])
+    assert found == [
+        SourceImage("a.jpg", f"{tmp_path}/a.jpg", None, 3, carried=(0,)),
+        SourceImage("data/b.jpg", f"{tmp_path}/data/b.jpg", None, 3, carried=(1,)),
+    ]
+    assert skipped == {"files without suffix": 1, "hidden": 1}
+    assert listed(tmp_path / "lists")[0][0] == SourceImage("a.jpg", f"{tmp_path}/lists/a.jpg")
+    assert refusal(tmp_path / "lists", columns=["m"]) == "no input has a column 'm'; there is: n"
+    pq.write_table(pa.table({"uri": ["x"], "n": ["2"]}), tmp_path / "m.parquet" / "part-2.parquet")
+    assert "column 'n' is string in " in refusal(tmp_path / "m.parquet", columns=["n"])
+
+
+def test_a_doubled_column_is_refused_where_it_is_needed(tmp_path: Path) -> None:
+    jpg, key = pa.array([b"1"]), pa.array(["a"])
+    pq.write_table(pa.table([jpg, key, key], ["jpg", "key", "key"]), tmp_path / "f.parquet")
+    assert refusal(tmp_path / "f.parquet") == f"{tmp_path}/f.parquet has 2 columns 'key'; rename all but one"
+    pq.write_table(pa.table([jpg, key, key], ["jpg", "x", "x"]), tmp_path / "f.parquet")
+    assert ids(tmp_path / "f.parquet") == ["f.parquet/0"]
+    assert refusal(tmp_path / "f.parquet", columns=["x"]).endswith("has 2 columns 'x'; rename all but one")
+    (tmp_path / "m.csv").write_text("uri,tag,tag\n/a.jpg,1,2\n")
+    assert ids(tmp_path / "m.csv") == ["/a.jpg"]
+    assert refusal(tmp_path / "m.csv", columns=["tag"]).endswith("has 2 columns 'tag'; rename all but one")
+
+
+def test_a_parquet_file_of_paths_gives_the_files(tmp_path: Path) -> None:
+    touch(tmp_path, "img/a.jpg", "b.jpg")
+    rows: list[Any] = [{"path": f"{tmp_path}/b.jpg"}, {"path": "img/a.jpg"}, {"path": "absent.jpg"}]
+    rows += [{"path": "s3://bucket/c.jpg"}, {"path": "htps://x/d.jpg"}]
+    path = faces(tmp_path / "f.parquet", [{"image": row} for row in rows])
+    assert listed(path)[0] == [
+        SourceImage(f"{tmp_path}/b.jpg", f"{tmp_path}/b.jpg", None, 3),
+        SourceImage("img/a.jpg", f"{tmp_path}/img/a.jpg", None, 3),
+        SourceImage("absent.jpg", f"{tmp_path}/absent.jpg"),
+        SourceImage("s3://bucket/c.jpg", "s3://bucket/c.jpg"),
+        SourceImage("htps://x/d.jpg", "htps://x/d.jpg", error="bad_uri"),
+    ]
+    mixed: list[Any] = [{"bytes": b"1", "path": "x.jpg"}, {"path": "img/a.jpg"}, None, {"bytes": b"2"}, {}]
+    for statistics in (True, False):
+        table = pa.Table.from_pylist([{"image": row} for row in mixed], pa.schema([("image", IMAGE)]))
+        pq.write_table(table, tmp_path / "g.parquet", write_statistics=statistics)
+        found = listed(tmp_path / "g.parquet")[0]
+        by_path = [image.uri for image in found if image.cell is None]
+        assert by_path == ([f"{tmp_path}/img/a.jpg"] if statistics else [])
+        assert [image.image_id for image in found] == ["x.jpg", "img/a.jpg", *(f"g.parquet/{row}" for row in (2, 3, 4))]
+
+
+@pytest.mark.parametrize("count", [9, 150])
+def test_a_parquet_file_of_paths_that_lead_nowhere_is_refused(tmp_path: Path, count: int) -> None:
+    path = faces(tmp_path / "f.parquet", [{"image": {"path": f"{row}.jpg"}} for row in range(count)])
+    assert refusal(path) == (
+        f"{path} has paths in place of images (image.bytes is null), and there is no file "
+        f"'{tmp_path}/{min(count, 100) - 1}.jpg'; put the files where the paths say, or embed them"
+    )
+
+
+def test_masks_of_ours_are_no_images(tmp_path: Path) -> None:
+    table = pa.table({"mask": pa.array([{"bytes": b"1", "path": None}], IMAGE)})
+    pq.write_table(table.replace_schema_metadata({"segface_batch": "{}"}), tmp_path / "part-00000.parquet")
+    assert listed(tmp_path) == ([], {".parquet files": 1})
 
 
 def test_rows_of_a_parquet_file_are_images(tmp_path: Path) -> None:
@@ -235,6 +356,8 @@ def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(whole[: 512 + 1024 + 512 + 599])
     (tmp_path / "damaged.tar").write_bytes(whole[:1536] + b"\1" * 512)
     (tmp_path / "html.tar").write_bytes(b"<html>" * 200)
+    (tmp_path / "short.tar").write_bytes(b"<html>")
+    (tmp_path / "gzip.tar").write_bytes(b"\x1f\x8b" + bytes(2000))
     (tmp_path / "html.parquet").write_bytes(b"<html>" * 200)
     (tmp_path / "whole.tar").unlink()
     found, skipped = listed(tmp_path)
@@ -243,10 +366,17 @@ def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
         ("cut.tar/b.jpg", "truncated"),
         ("damaged.tar/a.jpg", None),
         ("damaged.tar", "unreadable"),
+        ("gzip.tar", "unreadable"),
         ("html.tar", "unreadable"),
+        ("short.tar", "unreadable"),
         ("html.parquet", "unreadable"),
     ]
-    assert skipped == {"tar files without an end": 1, "damaged tar files": 2, "damaged Parquet files": 1}
+    assert skipped == {
+        "tar files without an end": 1,
+        "damaged tar files": 3,
+        "compressed tar files": 1,
+        "damaged Parquet files": 1,
+    }
 
 
 def test_ids_of_several_inputs_start_with_their_last_components(tmp_path: Path) -> None:
@@ -295,6 +425,13 @@ def test_columns_are_carried_with_their_types_and_null_where_an_input_has_none(t
     ]
 
 
+def test_a_value_that_python_cannot_hold_is_refused_with_its_column(tmp_path: Path) -> None:
+    far = pa.array([2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"uri": ["/a.jpg"], "day": far}), tmp_path / "m.parquet")
+    assert ids(tmp_path / "m.parquet") == ["/a.jpg"]
+    assert refusal(tmp_path / "m.parquet", columns=["day"]).startswith("a value of type timestamp[us] cannot be read (")
+
+
 def test_columns_that_cannot_be_carried_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("uri,age,who\n/b.jpg,3,y\n")
     pq.write_table(pa.table({"uri": ["/a.jpg"], "age": [3]}), tmp_path / "m.parquet")
@@ -338,6 +475,8 @@ def test_an_invalid_input_is_refused_with_a_hint(tmp_path: Path) -> None:
     assert refusal("https://u:p@host/faces/") == (
         "https://host/faces cannot be listed over HTTP; give a manifest of its images"
     )
+    (tmp_path / "gzip.tar").write_bytes(b"\x1f\x8b" + bytes(2000))
+    assert refusal(tmp_path / "gzip.tar") == f"{tmp_path}/gzip.tar {compressed}"
     with pytest.raises(FileNotFoundError, match=r"no folder or file '.*/absent'; check the path"):
         listed(tmp_path / "absent")
 
@@ -355,6 +494,55 @@ def test_images_without_the_landmarks_that_are_needed_are_refused(tmp_path: Path
     faces(tmp_path / "g.parquet", [{"image": {"bytes": b"1"}} | points], landmarks=pa.list_(pa.float32()))
     (found,), _ = listed(tmp_path / "g.parquet", placed_by=["landmarks"])
     assert found.landmarks == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("root", ["", "memory://"])
+def test_an_output_in_a_folder_is_not_listed(tmp_path: Path, root: str) -> None:
+    place = f"memory://{uuid.uuid4().hex}" if root else str(tmp_path / "in")
+    for name in ("a.jpg", "old/_segface/plan/part.parquet", "old/_segface/run.json", "old/masks/m.jpg", "old2/b.jpg",
+                 "x/out/_segface/run.json", "x/out/c.jpg", "x/d.jpg"):  # fmt: skip
+        storage.put(f"{place}/{name}", b"123")
+    found, skipped = listed(place)
+    assert [image.image_id for image in found] == ["a.jpg", "old2/b.jpg", "x/d.jpg"]
+    assert skipped == {"outputs of segface-batch": 2}
+    assert listed(f"{place}/old") == ([], {"outputs of segface-batch": 1})
+
+
+def test_what_goes_while_a_folder_is_listed_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg.part", "c/d.jpg", "e/f.jpg")
+    tar_file(tmp_path / "s.tar", [("g.jpg", b"1")])
+    skipped: Counter[str] = Counter()
+    _, found = list_images([str(tmp_path)], skipped)
+    assert next(found).image_id == "a.jpg"
+    (tmp_path / "b.jpg.part").rename(tmp_path / "b.jpg")
+    (tmp_path / "c" / "d.jpg").unlink()
+    (tmp_path / "c").rmdir()
+    (tmp_path / "s.tar").rename(tmp_path / "t.tar")
+    assert [image.image_id for image in found] == ["e/f.jpg"]
+    assert skipped == {"gone while listed": 3}
+
+
+def test_a_deep_folder_is_listed(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    for _ in range(1100):  # Python's own functions for this recurse
+        folder += "/d"
+        os.mkdir(folder)
+    (Path(folder) / "a.jpg").touch()
+    try:
+        assert ids(tmp_path) == ["d/" * 1100 + "a.jpg"]
+    finally:
+        (Path(folder) / "a.jpg").unlink()
+        os.removedirs(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "lost+found/b.jpg", "c/d.jpg")
+    (tmp_path / "lost+found").chmod(0)
+    assert listed(tmp_path)[1] == {"lost+found folders": 1}
+    (tmp_path / "c").chmod(0)
+    with pytest.raises(PermissionError, match=r"cannot be listed; allow reading it.*/c'"):
+        listed(tmp_path)
 
 
 def test_a_listing_streams(tmp_path: Path) -> None:
