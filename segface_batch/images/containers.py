@@ -117,7 +117,7 @@ def bare_jpeg(data: bytes) -> Bare:
     pieces: list[bytes | memoryview] = [data[:2]]
     exif, xmp = [], []
     at = 2
-    for marker, start, at in jpeg_segments(data):  # noqa: B007 (`at` is used afterwards)
+    for marker, start, at in jpeg_segments(data):
         if marker == _SOS:
             at = start
             break
@@ -171,3 +171,57 @@ def jpeg_without_end(data: bytes) -> bytes:
     end = next((end for marker, _, end in jpeg_segments(data) if marker == _SOS), len(data))
     found = _SCAN_END.search(data, end)
     return data if found is None else data[: found.start()] + _LOOK_AHEAD
+
+
+_WEBP_PIXELS = (b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
+
+#: The bit of VP8X that announces EXIF.
+_WEBP_EXIF = 0x08
+
+
+def bare_webp(data: bytes) -> Bare:
+    """The chunks of the canvas and of pixels; the file as it is if the EXIF that it announces is beyond its end."""
+    view, at = memoryview(data), 12
+    pieces: list[bytes | memoryview] = []
+    info: dict[str, bytes | str] = {}
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        end = at + 8 + length
+        if name in _WEBP_PIXELS:
+            pieces.append(view[at : end + length % 2])
+        elif name == b"EXIF":
+            info["exif"] = data[at + 8 : end]
+        elif name == b"XMP ":
+            info["xmp"] = data[at + 8 : end]
+        at = end + length % 2
+    if data[12:16] == b"VP8X" and data[20] & _WEBP_EXIF and "exif" not in info:
+        return Bare(data, {})
+    size = struct.pack("<I", 4 + sum(map(len, pieces)))
+    return Bare(b"".join((b"RIFF", size, b"WEBP", *pieces)), info)
+
+
+#: TIFF tags that pixels depend on, by TIFF 6.0: size, samples, compression, strips, tiles, colours, orientation, the
+#: old and the new JPEG.
+_TIFF_PIXELS = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, *range(322, 326)}
+_TIFF_PIXELS |= {332, 338, 339, 347, *range(512, 522), *range(529, 533)}
+
+
+def bare_tiff(data: bytes) -> Bare:
+    """The file with tags of pixels only in its first directory, and no other; as it is if its directory is cut."""
+    order = "<" if data.startswith(b"II") else ">"
+    long, number, entry = ("Q", "Q", "HHQ8s") if 43 in data[2:4] else ("I", "H", "HHI4s")  # BigTIFF, TIFF
+    try:
+        (start,) = struct.unpack_from(order + long, data, 8 if long == "Q" else 4)
+        (count,) = struct.unpack_from(order + number, data, start)
+    except struct.error:
+        return Bare(data, {})
+    at, size = start + struct.calcsize(order + number), struct.calcsize(order + entry)
+    end = at + count * size
+    if end > len(data):
+        return Bare(data, {})
+    entries = [data[i : i + size] for i in range(at, end, size)]
+    kept = [each for each in entries if struct.unpack_from(order + "H", each)[0] in _TIFF_PIXELS]
+    directory = struct.pack(order + number, len(kept)) + b"".join(kept) + bytes(struct.calcsize(order + long))
+    if start + len(directory) > end:  # every tag is kept
+        return Bare(data, {})
+    return Bare(data[:start] + directory + data[start + len(directory) :], {})

@@ -26,7 +26,7 @@ import io
 import re
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -46,6 +46,8 @@ from segface_batch.images.containers import (
     Bare,
     bare_jpeg,
     bare_png,
+    bare_tiff,
+    bare_webp,
     jpeg_lacks_scans,
     jpeg_scans,
     jpeg_without_end,
@@ -347,10 +349,10 @@ def _open_webp(data: bytes) -> ImageFile.ImageFile:
 def _open_bmp(data: bytes) -> ImageFile.ImageFile:
     """With its palette: where that has but greys, Pillow 13 takes more bits a pixel for other modes than they are."""
     image = BmpImagePlugin.BmpImageFile(io.BytesIO(data), "")
-    bits, colors = struct.unpack_from("<H", data, 28)[0], struct.unpack_from("<I", data, 46)[0]
-    if (image.mode, bits) in (("1", 4), ("1", 8), ("L", 4)):
-        more = struct.pack("<I", (colors or 2**bits) + 1)  # a colour too many, so that they are no row of greys
-        image = BmpImagePlugin.BmpImageFile(io.BytesIO(data[:46] + more + data[50:]), "")
+    if (image.mode, data[28]) in (("1", 4), ("1", 8), ("L", 4)) and data[14] >= 40:  # bits a pixel, bytes of the header
+        colors = int.from_bytes(data[46:50], "little") or 2 ** data[28]
+        data = data[:46] + struct.pack("<I", colors + 1) + data[50:]  # one too many, so that they are no row of greys
+        image = BmpImagePlugin.BmpImageFile(io.BytesIO(data), "")
     if image.mode == "P":
         _pad_palette(image)
     return image
@@ -389,7 +391,7 @@ def _as_it_is(data: bytes) -> Bare:
 class _Format(NamedTuple):
     magic: re.Pattern[bytes]
     open: Callable[[bytes], ImageFile.ImageFile]
-    lacks_pixels: Callable[[ImageFile.ImageFile, bytes], bool]
+    lacks_pixels: Callable[[Any, bytes], bool]  # of an image of its plugin, loaded, and its bytes
     bare: Callable[[bytes], Bare]
     is_cut: Callable[[bytes], bool]
 
@@ -398,7 +400,7 @@ class _Format(NamedTuple):
 FORMATS = {
     "JPEG": _Format(re.compile(rb"\xff\xd8\xff"), _open_jpeg, _jpeg_lacks_pixels, bare_jpeg, _jpeg_is_cut),
     "PNG": _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), _open_png, _png_is_damaged, bare_png, _png_is_cut),
-    "WEBP": _Format(re.compile(rb"(?s)RIFF....WEBP"), _open_webp, _whole, _as_it_is, _webp_is_cut),
+    "WEBP": _Format(re.compile(rb"(?s)RIFF....WEBP"), _open_webp, _whole, bare_webp, _webp_is_cut),
     "BMP": _Format(re.compile(rb"BM"), _open_bmp, _whole, _as_it_is, _bmp_is_cut),
-    "TIFF": _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _open_tiff, _whole, _as_it_is, _tiff_is_cut),
+    "TIFF": _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _open_tiff, _whole, bare_tiff, _tiff_is_cut),
 }
