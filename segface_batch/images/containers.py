@@ -140,7 +140,7 @@ def jpeg_scans(data: bytes) -> int:
 
 
 def jpeg_lacks_scans(data: bytes, head: int, components: list[int]) -> bool:
-    """True if not every bit of every coefficient of the components of a progressive JPEG has its scan.
+    """True if not every bit of every coefficient of a JPEG's components has its scan.
 
     `head` is where the first scan's head ends.  Scans are looked for to the end of the file, which is quicker than to
     look for the image's end.

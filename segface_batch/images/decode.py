@@ -9,12 +9,23 @@ How pixels become RGB, 8 bits each:
 - 8-bit RGB stays as it is, bit for bit what `Image.open(...).convert("RGB")` gives.  Colour profiles are ignored, as
   the official preprocessing ignores them.
 - Grey, 1-bit, palette, CMYK (JPEG: inverted, as Adobe writes it), YCbCr and LAB pixels go through Pillow's `convert`.
-- Transparent pixels are composited on white.
+  Colours that a palette lacks are black.  A TIFF's colour map with no level over 255 has levels of 8 bits.
+- Transparent pixels are composited on white.  A BMP with no alpha but 0 is opaque: its writer knew of no alpha.  A
+  PNG's transparent colour is compared in all its bits.
 - 16-bit grey is divided by 257 and rounded (12-bit TIFF: by 4095 / 255); 16-bit colour keeps the high byte, as
   Pillow gives it.
 - Floating-point, 32-bit and signed pixels are refused as `unreadable`: there is no convention which level is white.
-- Of an animation or several pages the first image is taken.
-- EXIF orientation (1 to 8) is applied; EXIF that cannot be read counts as none.
+  So is what Pillow would get wrong (tests/images/test_decode_matrix.py lists all).
+- Of an animation, several pages or a motion photo the first image is taken.
+- EXIF orientation (1 to 8) is applied; where EXIF has none or cannot be read, that of XMP.  So does Pillow's
+  `exif_transpose`, hence most code that trained on such images; browsers and OpenCV look at EXIF alone.
+
+No metadata cost an image.  What Pillow refuses is tried once more without its metadata (containers.py).
+
+- A JPEG whose scan ends early is `truncated`, also if an end marker closes it.  libjpeg draws the rest grey and Pillow
+  does not pass its warning on; but grey in the last corner tells where to look.  Two losses cannot be seen: some of the
+  last 16 x 16 pixels, and a part of the last of several scans, which brings the last bit of detail.
+- A PNG with a wrong CRC of a critical chunk or of tRNS is `unreadable`.
 
 `decode_reduced` is faster for large JPEGs: libjpeg decodes them at a half, a quarter or an eighth of their width and
 height.  The image is near the exact one, and so are the masks (pipelines/benchmarks/host.py).
@@ -330,8 +341,9 @@ def _jpeg_lacks_pixels(image: JpegImagePlugin.JpegImageFile, data: bytes) -> boo
 
     To look for it costs as much as the decoding, so that it is done only where it may be: libjpeg leaves the rest grey.
     """
-    if "progressive" in image.info:
-        return jpeg_lacks_scans(data, image.info[_FIRST_SCAN], [component[0] for component in image.layer])
+    head = image.info[_FIRST_SCAN]
+    if "progressive" in image.info or not data.startswith(b"\xff\xda", head - 8 - 2 * image.layers):  # several scans
+        return jpeg_lacks_scans(data, head, [component[0] for component in image.layer])
     corner = image.getpixel((image.width - 1, image.height - 1))
     if not {127, 128}.issuperset(corner if isinstance(corner, tuple) else (corner,)):
         return False

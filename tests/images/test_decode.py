@@ -482,6 +482,16 @@ def test_a_jpeg_cut_and_closed_again_is_truncated(name: str, tail: bytes) -> Non
     assert outcome(data[: len(data) // 2] + b"\xff\xd9") == "truncated"
 
 
+def test_a_jpeg_without_one_of_its_scans_is_truncated() -> None:
+    """Baseline, a scan for each component; each block is the codes 00 (no difference) and 1010 (no more)."""
+    data = encode(Image.new("RGB", (8, 8)), "JPEG", subsampling=0)
+    head = data[: data.index(b"\xff\xda")]
+    scans = [segment(0xDA, bytes([1, component, 0, 0, 63, 0])) + b"\x2b" for component in (1, 2, 3)]
+    grey_image = Image.new("RGB", (8, 8), (128, 128, 128))
+    assert outcome(head + b"".join(scans) + b"\xff\xd9") == (grey_image.size, grey_image.tobytes())
+    assert outcome(head + b"".join(scans[:2]) + b"\xff\xd9") == "truncated"
+
+
 def test_a_grey_corner_is_no_cut() -> None:
     for mode in ("RGB", "L"):
         data = encode(Image.new("RGB", (40, 40), (128, 128, 128)).convert(mode), "JPEG", quality=95)
