@@ -9,12 +9,23 @@ How pixels become RGB, 8 bits each:
 - 8-bit RGB stays as it is, bit for bit what `Image.open(...).convert("RGB")` gives.  Colour profiles are ignored, as
   the official preprocessing ignores them.
 - Grey, 1-bit, palette, CMYK (JPEG: inverted, as Adobe writes it), YCbCr and LAB pixels go through Pillow's `convert`.
-- Transparent pixels are composited on white.
+  Colours that a palette lacks are black.  A TIFF's colour map with no level over 255 has levels of 8 bits.
+- Transparent pixels are composited on white.  A BMP with no alpha but 0 is opaque: its writer knew of no alpha.  A
+  PNG's transparent colour is compared in all its bits.
 - 16-bit grey is divided by 257 and rounded (12-bit TIFF: by 4095 / 255); 16-bit colour keeps the high byte, as
   Pillow gives it.
 - Floating-point, 32-bit and signed pixels are refused as `unreadable`: there is no convention which level is white.
-- Of an animation or several pages the first image is taken.
-- EXIF orientation (1 to 8) is applied; EXIF that cannot be read counts as none.
+  So is what Pillow would get wrong (tests/images/test_decode_matrix.py lists all).
+- Of an animation, several pages or a motion photo the first image is taken.
+- EXIF orientation (1 to 8) is applied; where EXIF has none or cannot be read, that of XMP.  So does Pillow's
+  `exif_transpose`, hence most code that trained on such images; browsers and OpenCV look at EXIF alone.
+
+No metadata cost an image.  What Pillow refuses is tried once more without its metadata (containers.py).
+
+- A JPEG whose scan ends early is `truncated`, also if an end marker closes it.  libjpeg draws the rest grey and Pillow
+  does not pass its warning on; but grey in the last corner tells where to look.  Two losses cannot be seen: some of the
+  last 16 x 16 pixels, and a part of the last of several scans, which brings the last bit of detail.
+- A PNG with a wrong CRC of a critical chunk or of tRNS is `unreadable`.
 
 `decode_reduced` is faster for large JPEGs: libjpeg decodes them at a half, a quarter or an eighth of their width and
 height.  The image is near the exact one, and so are the masks (pipelines/benchmarks/host.py).
@@ -26,7 +37,7 @@ import io
 import re
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -34,6 +45,7 @@ from PIL import (
     ExifTags,
     Image,
     ImageFile,
+    ImagePalette,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -41,6 +53,17 @@ from PIL import (
 )
 
 from segface_batch.errors import ImageError
+from segface_batch.images.containers import (
+    Bare,
+    bare_jpeg,
+    bare_png,
+    bare_tiff,
+    bare_webp,
+    jpeg_lacks_scans,
+    jpeg_scans,
+    jpeg_without_end,
+    png_is_damaged,
+)
 
 #: Suffixes of the files that a folder listing takes for images, lower case.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -80,23 +103,37 @@ def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Imag
     if kind is None:
         raise DecodeError("unreadable")
     try:
-        image = kind.plugin(io.BytesIO(data), "")
-        if not _is_too_large(image, data, max_pixels):
-            size = image.size
-            drafted = image.draft(None, (side, side)) if side is not None else None
-            image.load()
-            rgb = _rgb(image)
-            if side is not None and drafted is not None and image.size != size:
-                # The box leaves out what the reduction's last column and row have beyond the image.
-                rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
-            turn = _turn(image)
-            width, height = size[::-1] if turn in _SIDEWAYS else size
-            return rgb if turn is None else rgb.transpose(turn), width, height
+        try:
+            return _upright(kind, Bare(data, {}), max_pixels, side)
+        except (DecodeError, MemoryError, Image.DecompressionBombError):
+            raise
+        except Exception:  # no documented list; seen: OSError, SyntaxError, EOFError, struct.error, ...
+            return _upright(kind, kind.bare(data), max_pixels, side)  # the metadata may be all that is wrong
+    except DecodeError:
+        raise
     except (MemoryError, Image.DecompressionBombError) as error:
         raise DecodeError("too_large") from error
-    except Exception as error:  # Pillow has no documented list; seen: OSError, SyntaxError, EOFError, struct.error, ...
+    except Exception as error:
         raise DecodeError("truncated" if kind.is_cut(data) else "unreadable") from error
-    raise DecodeError("too_large")
+
+
+def _upright(kind: _Format, bare: Bare, max_pixels: int, side: int | None) -> tuple[Image.Image, int, int]:
+    image = kind.open(bare.data)
+    image.info |= bare.info
+    if _is_too_large(image, bare.data, max_pixels):
+        raise DecodeError("too_large")
+    size = image.size
+    drafted = image.draft(None, (side, side)) if side is not None else None
+    image.load()
+    if kind.lacks_pixels(image, bare.data):
+        raise DecodeError("truncated")
+    rgb = _rgb(image, bare.data)
+    if side is not None and drafted is not None and image.size != size:
+        # The box leaves out what the reduction's last column and row have beyond the image.
+        rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
+    turn = _turn(image)
+    width, height = size[::-1] if turn in _SIDEWAYS else size
+    return rgb if turn is None else rgb.transpose(turn), width, height
 
 
 def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> bool:
@@ -106,22 +143,39 @@ def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> b
         tags = image.tag_v2
         tile = tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0)
         return max(pixels, tile) > max_pixels
-    return pixels > max_pixels or ("progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS)
+    if pixels > max_pixels:
+        return True
+    return "progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS and jpeg_scans(data) > MAX_SCANS
 
 
-def _rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     """A loaded image of any mode -> mode RGB by the rules of the module; the same object if nothing changes."""
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no agreed white")
     if image.mode.startswith("I;16"):
         return _rgb_of_16_bit_grey(image)
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # a writer that did not know of the alpha channel: all others show it opaque
     if image.has_transparency_data:
         white = Image.new("RGB", image.size, "white")
+        if isinstance(image.info.get("transparency"), tuple):
+            white.paste(image, mask=_opaque(image, data))
+            return white
         colors = image.convert("LA") if image.mode == "La" else image  # Pillow would drop the alpha of La
         colors = colors if colors.mode == "RGBA" else colors.convert("RGBA")
         white.paste(colors, mask=colors)
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _opaque(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """The mask of a PNG's pixels that are not of its one transparent colour, in all bits that the file has."""
+    levels = np.asarray(image).astype(np.uint16)
+    if data[_PNG_BITS] == 16:
+        low = PngImagePlugin.PngImageFile(io.BytesIO(data), "")
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]  # the other byte of each sample
+        levels = levels << 8 | np.asarray(low)
+    return Image.fromarray((levels != np.array(image.info["transparency"])).any(axis=2))
 
 
 def _rgb_of_16_bit_grey(image: ImageFile.ImageFile) -> Image.Image:
@@ -155,6 +209,8 @@ def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
 
     `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
     """
+    if image.format != "TIFF" and image.info.keys().isdisjoint(("exif", "xmp", "Raw profile type exif")):
+        return None
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # no documented list, as above; malformed EXIF must not cost a good image
@@ -238,17 +294,125 @@ def _tiff_is_cut(data: bytes) -> bool:
     )
 
 
+#: Where a PNG has its bits per sample, in IHDR.
+_PNG_BITS = 24
+
+
+def _open_png(data: bytes) -> ImageFile.ImageFile:
+    """With the transparent level in the scale of Pillow's pixels: 0 to 255 for up to 8 bits."""
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data), "")
+    transparent, bits = image.info.get("transparency"), data[_PNG_BITS]
+    if image.mode == "P":
+        _pad_palette(image)
+    if image.mode == "L" and isinstance(transparent, int):
+        image.info["transparency"] = (transparent & 2**bits - 1) * 255 // (2**bits - 1)
+    elif isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(level & 2**bits - 1 for level in transparent)
+    return image
+
+
+def _pad_palette(image: ImageFile.ImageFile) -> None:
+    """Colours that the palette lacks are black, as other decoders have them; Pillow makes them grey."""
+    palette = image.palette
+    if palette is None:
+        raise ValueError("no palette")
+    palette.palette = bytes(palette.palette).ljust(256 * len(palette.rawmode or "RGB"), b"\0")
+
+
+def _png_is_damaged(image: ImageFile.ImageFile, data: bytes) -> bool:
+    if png_is_damaged(data):
+        raise ValueError("wrong CRC of pixels")
+    return False
+
+
+def _open_jpeg(data: bytes) -> ImageFile.ImageFile:
+    file = io.BytesIO(data)
+    image = JpegImagePlugin.JpegImageFile(file, "")
+    image.info[_FIRST_SCAN] = file.tell()  # Pillow has read its head
+    return image
+
+
+#: The place in a JPEG where the first scan's head ends, in `Image.info`.
+_FIRST_SCAN = "end of the first scan's head"
+
+
+def _jpeg_lacks_pixels(image: JpegImagePlugin.JpegImageFile, data: bytes) -> bool:
+    """True if a scan or a part of one is missing before the end marker.
+
+    To look for it costs as much as the decoding, so that it is done only where it may be: libjpeg leaves the rest grey.
+    """
+    head = image.info[_FIRST_SCAN]
+    if "progressive" in image.info or not data.startswith(b"\xff\xda", head - 8 - 2 * image.layers):  # several scans
+        return jpeg_lacks_scans(data, head, [component[0] for component in image.layer])
+    corner = image.getpixel((image.width - 1, image.height - 1))
+    if not {127, 128}.issuperset(corner if isinstance(corner, tuple) else (corner,)):
+        return False
+    try:
+        JpegImagePlugin.JpegImageFile(io.BytesIO(jpeg_without_end(data)), "").load()
+    except OSError:
+        return True
+    return False
+
+
+def _open_webp(data: bytes) -> ImageFile.ImageFile:
+    return WebPImagePlugin.WebPImageFile(io.BytesIO(data), "")
+
+
+def _open_bmp(data: bytes) -> ImageFile.ImageFile:
+    """With its palette: where that has but greys, Pillow 13 takes more bits a pixel for other modes than they are."""
+    image = BmpImagePlugin.BmpImageFile(io.BytesIO(data), "")
+    if (image.mode, data[28]) in (("1", 4), ("1", 8), ("L", 4)) and data[14] >= 40:  # bits a pixel, bytes of the header
+        colors = int.from_bytes(data[46:50], "little") or 2 ** data[28]
+        data = data[:46] + struct.pack("<I", colors + 1) + data[50:]  # one too many, so that they are no row of greys
+        image = BmpImagePlugin.BmpImageFile(io.BytesIO(data), "")
+    if image.mode == "P":
+        _pad_palette(image)
+    return image
+
+
+def _open_tiff(data: bytes) -> ImageFile.ImageFile:
+    """Right also where Pillow, as of version 13, is not; ValueError for what neither it nor libtiff gets right."""
+    image = TiffImagePlugin.TiffImageFile(io.BytesIO(data), "")
+    tags = image.tag_v2
+    if set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}:
+        raise ValueError("signed or floating-point samples have no agreed white")
+    if image.palette is not None and max(colors := tags[TiffImagePlugin.COLORMAP]) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(colors))  # 8-bit levels: libtiff's rule (tif_getimage.c)
+    if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2:
+        if image.mode not in ("1", "L", "P", "I;16", "I;16B", "RGB", "RGBA", "CMYK"):
+            raise ValueError(f"planes of mode {image.mode}")
+        if not image.use_load_libtiff and set(tags[TiffImagePlugin.BITSPERSAMPLE]) != {8}:
+            image.use_load_libtiff = True
+            mode = {"RGB": "RGB;16N", "RGBA": "RGBA;16N", "CMYK": "CMYK;16N"}[image.mode]
+            size = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
+            image.tile = [image.tile[0]._replace(codec_name="libtiff", extents=(0, 0, *size), offset=0)]
+            image.tile = [image.tile[0]._replace(args=(mode, False, tags.offset))]
+    elif image.mode == "YCbCr" and tags.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2)) != (1, 1):
+        raise ValueError("uncompressed and subsampled")
+    return image
+
+
+def _whole(image: ImageFile.ImageFile, data: bytes) -> bool:
+    return False
+
+
+def _as_it_is(data: bytes) -> Bare:
+    return Bare(data, {})
+
+
 class _Format(NamedTuple):
     magic: re.Pattern[bytes]
-    plugin: Callable[[io.BytesIO, str], ImageFile.ImageFile]
+    open: Callable[[bytes], ImageFile.ImageFile]
+    lacks_pixels: Callable[[Any, bytes], bool]  # of an image of its plugin, loaded, and its bytes
+    bare: Callable[[bytes], Bare]
     is_cut: Callable[[bytes], bool]
 
 
 #: The formats that are read, told by their first bytes; no other plugin of Pillow ever runs.
 FORMATS = {
-    "JPEG": _Format(re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile, _jpeg_is_cut),
-    "PNG": _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, _png_is_cut),
-    "WEBP": _Format(re.compile(rb"(?s)RIFF....WEBP"), WebPImagePlugin.WebPImageFile, _webp_is_cut),
-    "BMP": _Format(re.compile(rb"BM"), BmpImagePlugin.BmpImageFile, _bmp_is_cut),
-    "TIFF": _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile, _tiff_is_cut),
+    "JPEG": _Format(re.compile(rb"\xff\xd8\xff"), _open_jpeg, _jpeg_lacks_pixels, bare_jpeg, _jpeg_is_cut),
+    "PNG": _Format(re.compile(rb"\x89PNG\r\n\x1a\n"), _open_png, _png_is_damaged, bare_png, _png_is_cut),
+    "WEBP": _Format(re.compile(rb"(?s)RIFF....WEBP"), _open_webp, _whole, bare_webp, _webp_is_cut),
+    "BMP": _Format(re.compile(rb"BM"), _open_bmp, _whole, _as_it_is, _bmp_is_cut),
+    "TIFF": _Format(re.compile(rb"II[*+]\0|MM\0[*+]"), _open_tiff, _whole, bare_tiff, _tiff_is_cut),
 }
