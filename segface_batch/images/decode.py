@@ -73,6 +73,39 @@ def decode_reduced(data: bytes, max_pixels: int, side: int) -> tuple[Image.Image
     return _decoded(data, max_pixels, side)
 
 
+def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    """A Pillow image -> upright image, mode RGB, as `decode` gives it; DecodeError if it has none.
+
+    One that is opened and not loaded is decoded from its file, because Pillow alone shows some files wrongly.  It is
+    loaded too, which closes the file.
+    """
+    pixels = image.width * image.height
+    if not pixels or pixels > max_pixels:
+        raise DecodeError("too_large" if pixels else "empty")
+    data = _unloaded(image)
+    try:
+        image.load()
+        if data is None:
+            rgb, turn = _rgb(image), _turn(image)
+            return rgb if turn is None else rgb.transpose(turn)
+    except Exception as error:  # no documented list, as in `_decoded`
+        if data is None:
+            raise DecodeError("too_large" if isinstance(error, MemoryError) else "unreadable") from error
+    return decode(data, max_pixels)
+
+
+def _unloaded(image: Image.Image) -> bytes | None:
+    """The file of an image that is opened at its first frame and not loaded, in one of FORMATS; else None."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed or not getattr(image, "tile", None) or image.tell():
+        return None
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)  # PNG is read on from here
+    return data if any(kind.magic.match(data) for kind in FORMATS.values()) else None
+
+
 def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Image, int, int]:
     if not data:
         raise DecodeError("empty")
@@ -109,7 +142,7 @@ def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> b
     return pixels > max_pixels or ("progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS)
 
 
-def _rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     """A loaded image of any mode -> mode RGB by the rules of the module; the same object if nothing changes."""
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no agreed white")
@@ -124,7 +157,7 @@ def _rgb(image: ImageFile.ImageFile) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _rgb_of_16_bit_grey(image: ImageFile.ImageFile) -> Image.Image:
+def _rgb_of_16_bit_grey(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.uint32)
     tags = getattr(image, "tag_v2", {})
     white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
@@ -150,7 +183,7 @@ _UPRIGHT = {
 _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
-def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     """The transpose that makes the image upright, by its EXIF.
 
     `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
