@@ -65,6 +65,8 @@ class FaceParser:
         An image that has no mask has its word of `errors.ERRORS` in `error`, nulls in the statistics, and a mask of
         `masks.OUTSIDE` only.  Checkpoints that need landmarks take them from the column `landmarks`.
         """
+        if not isinstance(batch, dict):
+            raise TypeError(f"the batch is a {_said(batch)}; leave out batch_format, so that it is a dict of arrays")
         needed = ["bytes" if "bytes" in batch else "image"] + ["landmarks"] * bool(self.checkpoint.dataset.landmarks)
         for column in needed:
             if column not in batch:

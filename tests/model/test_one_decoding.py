@@ -152,6 +152,11 @@ class Grey(np.ndarray):
     """As np.memmap or np.matrix, an array that is another class."""
 
 
+def test_a_batch_is_a_dict(parser: FaceParser) -> None:
+    with pytest.raises(TypeError, match=r"^the batch is a Table; leave out batch_format, so that it is a dict of array"):
+        parser(pa.table({"bytes": [b""]}))  # pyright: ignore[reportArgumentType] -- that is the mistake
+
+
 def test_arrays_of_the_documented_shapes_are_what_they_say(parser: FaceParser) -> None:
     rgb, grey = face(), face().convert("L")
     pixels, levels = np.asarray(rgb), np.asarray(grey)
