@@ -86,8 +86,7 @@ def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     try:
         image.load()
         if data is None:
-            rgb, turn = _rgb(image), _turn(image)
-            return rgb if turn is None else rgb.transpose(turn)
+            return _turned(_rgb(image), _turn(image))
     except Exception as error:  # no documented list, as in `_decoded`
         if data is None:
             raise DecodeError("too_large" if isinstance(error, MemoryError) else "unreadable") from error
@@ -124,7 +123,7 @@ def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Imag
                 rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
             turn = _turn(image)
             width, height = size[::-1] if turn in _SIDEWAYS else size
-            return rgb if turn is None else rgb.transpose(turn), width, height
+            return _turned(rgb, turn), width, height
     except (MemoryError, Image.DecompressionBombError) as error:
         raise DecodeError("too_large") from error
     except Exception as error:  # Pillow has no documented list; seen: OSError, SyntaxError, EOFError, struct.error, ...
@@ -192,6 +191,15 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # no documented list, as above; malformed EXIF must not cost a good image
         return None
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """The upright image, without the EXIF by which `to_rgb` would turn it again."""
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    upright.info = {}
+    return upright
 
 
 def _jpeg_is_cut(data: bytes) -> bool:

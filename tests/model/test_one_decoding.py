@@ -20,6 +20,7 @@ from PIL import Image
 from segface_batch import FaceParser, Job, annotate, catalog
 from segface_batch.errors import ERRORS
 from segface_batch.images import masks
+from segface_batch.images.decode import decode
 from segface_batch.model import face_parser
 from segface_batch.model.network import Parsed
 from segface_batch.model.segface_network import SegFaceNetwork
@@ -153,7 +154,7 @@ class Grey(np.ndarray):
 
 
 def test_a_batch_is_a_dict(parser: FaceParser) -> None:
-    with pytest.raises(TypeError, match=r"^the batch is a Table; leave out batch_format, so that it is a dict of array"):
+    with pytest.raises(TypeError, match=r"^the batch is a Table; leave out batch_format, so"):
         parser(pa.table({"bytes": [b""]}))  # pyright: ignore[reportArgumentType] -- that is the mistake
 
 
@@ -265,6 +266,11 @@ def test_a_format_that_only_pillow_reads_is_read_by_it(parser: FaceParser) -> No
     assert np.array_equal(parser.parse([Image.open(io.BytesIO(gif))]), parser.parse([face().quantize(64)]))
     with pytest.raises(ValueError, match=r"images\[0\]: unreadable"):
         parser.parse([Image.open(io.BytesIO(gif[: len(gif) // 2]))])
+
+
+def test_what_was_decoded_stays_as_it_is(parser: FaceParser, expected: np.ndarray) -> None:
+    decoded = [decode(data, parser.max_pixels) for data in GOOD.values()]
+    assert np.array_equal(parser.parse(decoded), expected)
 
 
 def test_a_closed_pillow_image_is_unreadable(parser: FaceParser, folder: Path) -> None:
