@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segface_batch import catalog, storage
+from segface_batch.images import DEFAULT_MAX_PIXELS
 from segface_batch.model import engine as engines
 from segface_batch.model.network import factory
 from segface_batch.storage import options, redact
@@ -32,9 +33,6 @@ INPUT_SUFFIXES = (".txt", ".csv", ".parquet", ".tar")
 
 #: 16,384 masks of 512 x 512 make a part of about 100 MB (5.7 kB each, measured on synthetic masks).
 DEFAULT_PART_ROWS = 16_384
-
-#: Above the 61 megapixels of today's full-frame cameras; 240 MB of RGB, which a decode thread may hold.
-DEFAULT_MAX_PIXELS = 80_000_000
 
 
 def option(

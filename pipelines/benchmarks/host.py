@@ -20,10 +20,9 @@ from pipelines.benchmarks import corpus
 from pipelines.benchmarks.rounds import paired, timed
 from segface_batch import catalog
 from segface_batch.curate.evaluate import counted_pairs, f1
-from segface_batch.images import masks, statistics
+from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
 from segface_batch.images.crop import crop_image, crop_whole
 from segface_batch.images.decode import decode, decode_reduced
-from segface_batch.job import DEFAULT_MAX_PIXELS
 from segface_batch.model.segface_network import SegFaceNetwork
 
 ROUNDS, LARGE = 9, catalog.find("mobilenet_celeba_512")

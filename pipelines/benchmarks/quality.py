@@ -20,9 +20,9 @@ import torch
 from pipelines.benchmarks import corpus, modes
 from segface_batch import catalog
 from segface_batch.curate.evaluate import counted_pairs, f1
+from segface_batch.images import DEFAULT_MAX_PIXELS
 from segface_batch.images.crop import crop_image
 from segface_batch.images.decode import decode
-from segface_batch.job import DEFAULT_MAX_PIXELS
 from segface_batch.model import weights as weight_files
 from segface_batch.model.segface import normalised
 from tests import filled

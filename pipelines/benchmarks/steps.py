@@ -16,10 +16,9 @@ from typing import Any
 from pipelines.benchmarks import corpus, modes
 from pipelines.benchmarks.rounds import Paired, paired, timed
 from segface_batch import catalog
-from segface_batch.images import masks, statistics
+from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
 from segface_batch.images.crop import crop_image
 from segface_batch.images.decode import decode
-from segface_batch.job import DEFAULT_MAX_PIXELS
 
 ROUNDS = 5
 

@@ -96,6 +96,38 @@ def decode_reduced(data: bytes, max_pixels: int, side: int) -> tuple[Image.Image
     return _decoded(data, max_pixels, side)
 
 
+def to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    """A Pillow image -> upright image, mode RGB, as `decode` gives it; DecodeError if it has none.
+
+    One that is opened and not loaded is decoded from its file, because Pillow alone shows some files wrongly.  It is
+    loaded too, which closes the file.
+    """
+    pixels = image.width * image.height
+    if not pixels or pixels > max_pixels:
+        raise DecodeError("too_large" if pixels else "empty")
+    data = _unloaded(image)
+    try:
+        image.load()
+        if data is None:
+            return _turned(_rgb(image, None), _turn(image))
+    except Exception as error:  # no documented list, as in `_decoded`
+        if data is None:
+            raise DecodeError("too_large" if isinstance(error, MemoryError) else "unreadable") from error
+    return decode(data, max_pixels)
+
+
+def _unloaded(image: Image.Image) -> bytes | None:
+    """The file of an image that is opened at its first frame and not loaded, in one of FORMATS; else None."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed or not getattr(image, "tile", None) or image.tell():
+        return None
+    at = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(at)  # PNG is read on from here
+    return data if any(kind.magic.match(data) for kind in FORMATS.values()) else None
+
+
 def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Image, int, int]:
     if not data:
         raise DecodeError("empty")
@@ -133,7 +165,7 @@ def _upright(kind: _Format, bare: Bare, max_pixels: int, side: int | None) -> tu
         rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
     turn = _turn(image)
     width, height = size[::-1] if turn in _SIDEWAYS else size
-    return rgb if turn is None else rgb.transpose(turn), width, height
+    return _turned(rgb, turn), width, height
 
 
 def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> bool:
@@ -148,7 +180,7 @@ def _is_too_large(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> b
     return "progressive" in image.info and data.count(b"\xff\xda") > MAX_SCANS and jpeg_scans(data) > MAX_SCANS
 
 
-def _rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _rgb(image: Image.Image, data: bytes | None) -> Image.Image:
     """A loaded image of any mode -> mode RGB by the rules of the module; the same object if nothing changes."""
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no agreed white")
@@ -168,17 +200,17 @@ def _rgb(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _opaque(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _opaque(image: Image.Image, data: bytes | None) -> Image.Image:
     """The mask of a PNG's pixels that are not of its one transparent colour, in all bits that the file has."""
     levels = np.asarray(image).astype(np.uint16)
-    if data[_PNG_BITS] == 16:
+    if data is not None and data[_PNG_BITS] == 16:
         low = PngImagePlugin.PngImageFile(io.BytesIO(data), "")
         low.tile = [low.tile[0]._replace(args="RGB;16L")]  # the other byte of each sample
         levels = levels << 8 | np.asarray(low)
     return Image.fromarray((levels != np.array(image.info["transparency"])).any(axis=2))
 
 
-def _rgb_of_16_bit_grey(image: ImageFile.ImageFile) -> Image.Image:
+def _rgb_of_16_bit_grey(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.uint32)
     tags = getattr(image, "tag_v2", {})
     white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
@@ -204,7 +236,7 @@ _UPRIGHT = {
 _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
-def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> Image.Transpose | None:
     """The transpose that makes the image upright, by its EXIF.
 
     `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
@@ -215,6 +247,15 @@ def _turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # no documented list, as above; malformed EXIF must not cost a good image
         return None
+
+
+def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """The upright image, without the EXIF by which `to_rgb` would turn it again."""
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    upright.info = {}
+    return upright
 
 
 def _jpeg_is_cut(data: bytes) -> bool:

@@ -89,11 +89,11 @@ def measured(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def columns(masks: Sequence[np.ndarray], class_names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Masks (H, W) uint8 -> every column of every statistic, an array with a value per mask."""
-    rows = [measured(mask, class_names) for mask in masks]
+def columns(masks: Sequence[np.ndarray | None], class_names: Sequence[str]) -> dict[str, pa.Array]:
+    """Masks (H, W) uint8 -> every column of every statistic, with a value per mask; null where there is none."""
+    rows = [{} if mask is None else measured(mask, class_names) for mask in masks]
     every = fields(class_names, per_class=False) + fields(class_names, per_class=True)
-    return {field.name: np.array([row[field.name] for row in rows], field.type.to_pandas_dtype()) for field in every}
+    return {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in every}
 
 
 def fields(class_names: Sequence[str], *, per_class: bool) -> list[pa.Field]:

@@ -1,51 +1,162 @@
 """`FaceParser`: a SegFace checkpoint as a plain object, and as the function of a Ray Data `map_batches`.
 
-B: images; R: the checkpoint's resolution in pixels.
+Both decode and crop as `annotate` does, so that an image has the same mask through every door.
+
+B: images; H, W: height and width of an image; R: the checkpoint's resolution in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
-from segface_batch import catalog
-from segface_batch.images import statistics
-from segface_batch.images.crop import crop_image
+from segface_batch import catalog, storage
+from segface_batch.errors import ERRORS, ImageError
+from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
+from segface_batch.images.crop import Crop, CropError, crop_image
+from segface_batch.images.decode import decode, to_rgb
 from segface_batch.model.network import Network
 from segface_batch.model.segface_network import SegFaceNetwork
 
+#: A path or URL, encoded bytes, pixels of Pillow, or an array as `_as_pillow` takes it.
+AnyImage = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
+
 
 class FaceParser:
-    """Face images -> class ids per pixel; the arguments are those of `SegFaceNetwork`."""
+    """Face images -> class ids per pixel.
 
-    def __init__(self, checkpoint: str = catalog.DEFAULT_CHECKPOINT, **settings: Any) -> None:
+    An image of more than `max_pixels` pixels is refused; the other arguments are those of `SegFaceNetwork`.
+    """
+
+    def __init__(
+        self, checkpoint: str = catalog.DEFAULT_CHECKPOINT, *, max_pixels: int = DEFAULT_MAX_PIXELS, **settings: Any
+    ) -> None:
         self.network: Network = SegFaceNetwork(checkpoint, **settings)
         self.checkpoint = self.network.checkpoint
+        self.max_pixels = max_pixels
 
-    def parse(
-        self, images: Iterable[np.ndarray | Image.Image], landmarks: Sequence[np.ndarray] | None = None
-    ) -> np.ndarray:
-        """RGB images of any sizes, (H, W, 3) uint8 or Pillow -> (B, R, R) uint8 class ids.
+    def parse(self, images: Iterable[AnyImage], landmarks: Sequence[Any] | np.ndarray | None = None) -> np.ndarray:
+        """Images of any sizes -> (B, R, R) uint8 class ids.
 
-        A mask covers its whole image (Helen: the square around the landmarks), scaled to R x R.  LaPa and Helen
-        need `landmarks`, (N, 2) points in pixels of each image; CropError where they are missing or wrong.
+        An image is a path, a URL, encoded bytes, a Pillow image, or an array: (H, W, 3) uint8 RGB, (H, W, 4) uint8
+        RGBA, (H, W) or (H, W, 1) grey, uint8 or uint16.  Each is decoded when its turn comes; a generator may give any
+        number.  A mask covers its whole upright image (Helen: the square around the landmarks), scaled to R x R.
+        LaPa and Helen need `landmarks`: for each image (N, 2) points in pixels of the upright image, or None.
+
+        ValueError with the index and a word of `errors.ERRORS` for a broken image or wrong landmarks; ValueError or
+        TypeError for what is no image; OSError for a file that cannot be read.
         """
-        opened = [image if isinstance(image, Image.Image) else Image.fromarray(image) for image in images]
-        points = [None] * len(opened) if landmarks is None else landmarks
-        crops = [crop_image(i.convert("RGB"), self.checkpoint, p) for i, p in zip(opened, points, strict=True)]
+        if isinstance(images, AnyImage) and not (isinstance(images, np.ndarray) and images.ndim in (1, 4)):
+            raise TypeError(f"images is one {_said(images)}; give a list, for one image too: parse([image])")
+        if landmarks is not None and isinstance(images, Sized) and len(images) != len(landmarks):
+            raise ValueError(f"landmarks has {len(landmarks)} entries for {len(images)} images; give each image one")
+        return self._labels(self._crops(images, landmarks))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A Ray Data batch with encoded images in the column `bytes`, or else arrays in `image` -> the same with
+        `mask` (B, R, R), `error` and the columns of all statistics.
+
+        An image that has no mask has its word of `errors.ERRORS` in `error`, nulls in the statistics, and a mask of
+        `masks.OUTSIDE` only.  Checkpoints that need landmarks take them from the column `landmarks`.
+        """
+        if not isinstance(batch, dict):
+            raise TypeError(f"the batch is a {_said(batch)}; leave out batch_format, so that it is a dict of arrays")
+        needed = ["bytes" if "bytes" in batch else "image"] + ["landmarks"] * bool(self.checkpoint.dataset.landmarks)
+        for column in needed:
+            if column not in batch:
+                raise ValueError(
+                    f"{self.checkpoint.name} needs the column {column!r}, and the batch has {', '.join(batch)}; give "
+                    "encoded images in 'bytes' or RGB arrays in 'image', and 'landmarks' for LaPa and Helen"
+                )
+        errors: list[str | None] = []
+        labels = iter(self._labels(self._crops(*(batch[column] for column in needed), errors=errors)))
+        found = [None if error else next(labels) for error in errors]
         side = self.checkpoint.resolution
-        pixels = np.stack([crop.pixels for crop in crops]) if crops else np.empty((0, side, side, 3), np.uint8)
-        fives = [crop.landmarks for crop in crops if crop.landmarks is not None]
-        return self.network.parse(pixels, np.stack(fives) if fives else None).labels
+        mask = np.full((len(found), side, side), masks.OUTSIDE, np.uint8)
+        for row, each in zip(mask, found, strict=True):
+            if each is not None:
+                row[:] = each
+        measured = statistics.columns(found, self.checkpoint.dataset.class_names)
+        return {**batch, "mask": mask, "error": pa.array(errors, pa.string()), **measured}
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A Ray Data batch with a column `image` -> the same with `mask` (B, R, R) and the columns of all statistics.
+    def _crops(
+        self, images: Iterable[Any], landmarks: Iterable[Any] | None = None, errors: list[str | None] | None = None
+    ) -> Iterator[Crop]:
+        """The crop of every image.  One that has none raises ValueError; with `errors`, which gets the word or None of
+        every image, it is left out."""
+        pairs = zip(images, repeat(None)) if landmarks is None else zip(images, landmarks, strict=True)
+        for index, (image, points) in enumerate(pairs):
+            try:
+                crop = crop_image(self._decoded(image, index), self.checkpoint, _as_points(points))
+            except ImageError as error:
+                if errors is None:
+                    raise ValueError(f"images[{index}]: {error} ({ERRORS[str(error)]})") from error
+                errors.append(str(error))
+            else:
+                if errors is not None:
+                    errors.append(None)
+                yield crop
 
-        Checkpoints that need landmarks take them from the column `landmarks` (B, N, 2).
-        """
-        points = batch.get("landmarks") if self.checkpoint.dataset.landmarks else None
-        masks = self.parse(batch["image"], None if points is None else list(points))
-        return {**batch, "mask": masks, **statistics.columns(list(masks), self.checkpoint.dataset.class_names)}
+    def _decoded(self, image: Any, index: int) -> Image.Image:
+        """Any image -> upright, mode RGB."""
+        if isinstance(image, str | os.PathLike):
+            image = storage.read(os.fsdecode(image))
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode(bytes(image), self.max_pixels)
+        if isinstance(image, np.ndarray):
+            image = _as_pillow(image, index)
+        if isinstance(image, Image.Image):
+            return to_rgb(image, self.max_pixels)
+        if image is None:
+            raise ImageError("missing")
+        raise TypeError(
+            f"images[{index}] is a {_said(image)}; give a path, a URL, encoded bytes, a Pillow image or a numpy array"
+        )
+
+    def _labels(self, crops: Iterator[Crop]) -> np.ndarray:
+        """Crops -> (B, R, R) uint8, by as many at once as the network takes."""
+        side = self.checkpoint.resolution
+        labels = [np.empty((0, side, side), np.uint8)]
+        while batch := list(islice(crops, self.network.batch_size)):
+            fives = [crop.landmarks for crop in batch if crop.landmarks is not None]
+            pixels = np.stack([crop.pixels for crop in batch])
+            labels.append(self.network.parse(pixels, np.stack(fives) if fives else None).labels)
+        return np.concatenate(labels)
+
+
+def _as_pillow(array: np.ndarray, index: int) -> Image.Image:
+    """An array -> the Pillow image of the same pixels; ValueError for a shape or dtype that may mean several things."""
+    pixels = np.asarray(array)  # a np.matrix would stay a matrix
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    dtypes = {2: (np.uint8, np.uint16), 3: (np.uint8,)}.get(pixels.ndim, ())
+    if not pixels.size or pixels.dtype not in dtypes or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        raise ValueError(
+            f"images[{index}] is an {_said(array)}; give (H, W, 3) uint8 RGB, (H, W, 4) uint8 RGBA, or (H, W) grey, "
+            "uint8 or uint16"
+        )
+    return Image.fromarray(pixels)
+
+
+def _as_points(points: Any) -> np.ndarray | None:
+    """Landmarks as lists or arrays, nested as Ray has them, or flat as manifests have them -> (N, 2)."""
+    if points is None:
+        return None
+    try:
+        found = np.array(np.asarray(points, object).tolist(), float)
+    except (TypeError, ValueError) as error:
+        raise CropError("bad_landmarks") from error
+    return found.reshape(-1, 2) if found.ndim == 1 and found.size % 2 == 0 else found
+
+
+def _said(value: object) -> str:
+    """What a value is, for a message."""
+    if isinstance(value, np.ndarray):
+        return f"array of shape {value.shape} and dtype {value.dtype}"
+    return type(value).__name__

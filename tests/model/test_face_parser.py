@@ -57,9 +57,11 @@ def test_a_ray_data_batch_gains_masks_and_statistics(
     batch = {"image": np.array([images[0], images[2]]), "name": np.array(["one", "mirrored"])}
     found, masks = parser(batch), one_by_one[[0, 2]]
     measured = statistics.columns(list(masks), parser.checkpoint.dataset.class_names)
-    assert list(found) == ["image", "name", "mask", *measured]
+    assert list(found) == ["image", "name", "mask", "error", *measured]
     assert found["image"] is batch["image"]
-    assert all(np.array_equal(found[name], values) for name, values in {"mask": masks, **measured}.items())
+    assert np.array_equal(found["mask"], masks)
+    assert all(found[name].equals(values) for name, values in measured.items())
+    assert found["error"].to_pylist() == [None, None]
 
 
 def test_a_worker_gets_weights_with_the_storage_options(

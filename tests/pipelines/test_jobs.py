@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,11 +60,15 @@ def test_s3(s3_server: S3Server, s3_bucket: str, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_pipeline_of_ones_own(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own_pipeline.main(str(PORTRAITS), str(weights))
-    shares, paths = zip(*(line.split("  ") for line in capsys.readouterr().out.splitlines()), strict=True)
-    assert sorted(map(Path, paths)) == sorted(PORTRAITS.glob("*.jpg"))
+def test_a_pipeline_of_ones_own(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faces = [shutil.copy(path, tmp_path) for path in PORTRAITS.glob("*.jpg")]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    own_pipeline.main(str(tmp_path), str(weights))
+    *lines, broken = capsys.readouterr().out.splitlines()
+    shares, paths = zip(*(line.split("  ") for line in lines), strict=True)
+    assert sorted(paths) == sorted(map(str, faces))
     assert list(shares) == sorted(shares)
+    assert broken == f"unreadable  {tmp_path / 'broken.png'}"
 
 
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
