@@ -45,13 +45,14 @@ class Damaged(pa.ArrowInvalid):
 class Row(NamedTuple):
     """A row with an image, or null: its place, its number in the file, and its values in the small columns.
 
-    `cell` is None where the row has a path in place of the bytes.
+    `by_path` where the row has a path in place of the bytes.
     """
 
-    cell: Cell | None
+    cell: Cell
     n_bytes: int
     number: int
     values: dict[str, Any]
+    by_path: bool
 
 
 def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | None:
@@ -156,9 +157,7 @@ def read_rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, na
                     )
             for row in range(rows):
                 of_row = {name: cells[row] for name, cells in columns.items()}
-                is_cell = row not in by_path
-                cell = Cell(leaf, group, row, file_bytes) if is_cell else None
-                yield Row(cell, n_bytes // rows if is_cell else 0, number, of_row)
+                yield Row(Cell(leaf, group, row, file_bytes), n_bytes // rows, number, of_row, row in by_path)
                 number += 1
 
 

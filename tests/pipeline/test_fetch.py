@@ -219,13 +219,10 @@ def test_a_unit_of_missing_images_does_not_stop_the_run(tmp_path: Path) -> None:
     assert {error for _, _, error in planned.answers()} == {"missing"}
 
 
-def test_unavailable_storage_stops_the_run_and_no_secret_is_shown(tmp_path: Path) -> None:
+def test_a_scheme_that_is_unknown_is_an_error_row_and_no_secret_is_shown(tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("nosuch://u:p@host/a.jpg?sig=s\n")
     planned = Planned(tmp_path, tmp_path / "m.txt")
-    for settings in ({}, {"allow_unreadable": True}):
-        fatal = planned.fatal(**settings)
-        assert "nosuch" in fatal
-        assert "u:p" not in fatal
+    assert planned.answers() == [("nosuch://host/a.jpg?sig=REDACTED", None, "bad_uri")]
 
 
 def test_any_other_error_stops_the_run_in_one_line(tmp_path: Path) -> None:
