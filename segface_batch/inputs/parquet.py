@@ -45,13 +45,14 @@ class Damaged(pa.ArrowInvalid):
 class Row(NamedTuple):
     """A row with an image, or null: its place, its number in the file, and its values in the small columns.
 
-    `cell` is None where the row has a path in place of the bytes.
+    `by_path` where the row has a path in place of the bytes.
     """
 
-    cell: Cell | None
+    cell: Cell
     n_bytes: int
     number: int
     values: dict[str, Any]
+    by_path: bool
 
 
 def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | None:
@@ -136,6 +137,7 @@ def read_rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, na
     number = 0
     with finding_damage(place):
         for group in range(file.num_row_groups):
+            _check_chunk(file, place, file_bytes, group, leaf)
             meta = file.metadata.row_group(group)
             rows, chunk = meta.num_rows, meta.column(leaves.index(leaf))
             n_bytes = chunk.total_uncompressed_size
@@ -156,9 +158,7 @@ def read_rows(file: pq.ParquetFile, place: str, file_bytes: int, column: str, na
                     )
             for row in range(rows):
                 of_row = {name: cells[row] for name, cells in columns.items()}
-                is_cell = row not in by_path
-                cell = Cell(leaf, group, row, file_bytes) if is_cell else None
-                yield Row(cell, n_bytes // rows if is_cell else 0, number, of_row)
+                yield Row(Cell(leaf, group, row, file_bytes), n_bytes // rows, number, of_row, row in by_path)
                 number += 1
 
 
@@ -197,6 +197,27 @@ def _only_paths(
 def _leaf(values: pa.Array) -> pa.Array:
     """The bytes of an image column; a null struct has null bytes."""
     return pa.StructArray.flatten(values)[0] if pa.types.is_struct(values.type) else values
+
+
+class _Unread(Ranged):
+    """A file whose footer is known and whose data is not read."""
+
+    def read(self, size: int = -1) -> bytes:
+        raise OSError(errno.ECANCELED, "not read")
+
+
+def _check_chunk(file: pq.ParquetFile, place: str, file_bytes: int, group: int, leaf: str) -> None:
+    """`Damaged` where the footer describes a column wrongly: pyarrow's `RowGroupMetaData.column` would end the process
+    (a C++ exception that it does not catch), its readers say so.
+    """
+    source: Any = _Unread(place, file_bytes)
+    try:
+        pq.ParquetFile(source, metadata=file.metadata, pre_buffer=False).read_row_group(
+            group, [leaf], use_threads=False
+        )
+    except OSError as error:
+        if error.errno != errno.ECANCELED:
+            raise
 
 
 def check_group(place: str, group: int, n_bytes: int) -> None:

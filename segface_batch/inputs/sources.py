@@ -356,13 +356,18 @@ def _list_parquet(
     names = [id_column, *wanted.placed_by, *wanted.carried.names]
     names = [name for name in dict.fromkeys(names) if name in schema.names]
     parquet.check_columns(schema, [column, *names], entry.place)
-    folder, by_path, there = _folder_of(entry.place), 0, 0
+    folder, by_path, there, nowhere = _folder_of(entry.place), 0, 0, ""
     try:
-        for cell, n_bytes, number, values in parquet.read_rows(file, entry.place, entry.n_bytes, column, names):
+        for cell, n_bytes, number, values, is_path in parquet.read_rows(
+            file, entry.place, entry.n_bytes, column, names
+        ):
             image = SourceImage("", f"{shown}#{number}", n_bytes=n_bytes, place=entry.place, cell=cell)
-            if cell is None:
-                image = named.find(values[parquet.PATH], folder)
-                by_path, there = by_path + 1, there + named.may_exist(image)
+            if is_path:
+                file_image = named.find(values[parquet.PATH], folder)
+                nowhere = file_image.uri
+                by_path, there = by_path + 1, there + named.may_exist(file_image)
+                if file_image.error or named.may_exist(file_image):  # else the cell, which is null: missing
+                    image = file_image
             own = parquet.text(values.get(id_column))
             yield image._replace(
                 image_id=f"{entry.name}/{number}" if own is None else f"{prefix}{own}",
@@ -372,7 +377,7 @@ def _list_parquet(
             if by_path == number + 1 and not there and number + 1 in (_TRIED, file.metadata.num_rows):
                 raise ValueError(
                     f"{shown} has paths in place of images ({column}.bytes is null), and there is no file "
-                    f"'{image.uri}'; put the files where the paths say, or embed them"
+                    f"'{nowhere}'; put the files where the paths say, or embed them"
                 )
     except parquet.Damaged:
         skipped["damaged Parquet files"] += 1

@@ -226,6 +226,12 @@ def test_a_unit_of_missing_images_does_not_stop_the_run(tmp_path: Path) -> None:
     assert {error for _, _, error in planned.answers()} == {"missing"}
 
 
+def test_a_scheme_that_is_unknown_is_an_error_row_and_no_secret_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("nosuch://u:p@host/a.jpg?sig=s\n")
+    planned = Planned(tmp_path, tmp_path / "m.txt")
+    assert planned.answers() == [("nosuch://host/a.jpg?sig=REDACTED", None, "bad_uri")]
+
+
 BAD_URIS = [
     "htps://u:p@example.org/x.jpg?sig=s", "http://[::1/x", "http://127.0.0.1:99999/x.jpg", f"http://{'a' * 70}.org/x", "http://",
     "gs://bucket/x.jpg", "http:///x?sig=s", "s3://", "s3://b", "FILE:///%00.jpg", "x" * 300,
