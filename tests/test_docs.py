@@ -21,14 +21,16 @@ import duckdb
 import pytest
 
 from pipelines.demo_model import train
-from segface_batch import catalog, cli
+from segface_batch import catalog, cli, job as jobs
 from segface_batch.command_line import command_line
 from segface_batch.curate.query import query
 from segface_batch.errors import ERRORS
 from segface_batch.images.statistics import STATISTICS
 from segface_batch.job import Job
+from segface_batch.output import plan
 from segface_batch.output.schema import COLUMNS
-from segface_batch.pipeline import metrics
+from segface_batch.pipeline import fetch, metrics, resources
+from segface_batch.storage import retry
 from tests.conftest import PORTRAITS
 
 ROOT = Path(__file__).parents[1]
@@ -357,6 +359,23 @@ def test_every_metric_in_the_text_exists() -> None:
     known = {f"ray_{name}" for name in (*metrics.COUNTERS, metrics.BUSY)}
     found = set(re.findall(r"ray_segface_\w+", "".join(PAGES.values())))
     assert found == known
+
+
+def test_numbers_of_the_code_are_those_of_the_text() -> None:
+    """Facts that stand in prose too, where no table is derived from the code."""
+    tuning, reliability = (" ".join(PAGES[f"docs/{page}.md"].split()) for page in ("tuning", "reliability"))
+    grown = plan.SMALL_PLAN * plan.LARGEST_UNIT // plan.MAX_UNIT
+    for fact in (
+        f"{plan.MIN_UNIT} to {plan.MAX_UNIT} images (up to {plan.MAX_CELLS} rows of a Parquet file)",
+        f"at most {plan.MAX_UNIT_BYTES >> 20} MB of encoded bytes",
+        f"first 2^{plan.SMALL_PLAN.bit_length() - 1} images of a plan",
+        f"to {plan.LARGEST_UNIT:,} images at 2^{grown.bit_length() - 1}",
+        f"The default, {jobs.DEFAULT_PART_ROWS:,},",
+        f"at most {resources.MOST_GPU_THREADS}",
+    ):
+        assert fact in tuning, fact
+    assert f"repeats the request for {retry.SECONDS:.0f} seconds" in reliability
+    assert f"all images of a unit ({fetch.FATAL_IMAGES} or more)" in reliability
 
 
 def rewrite() -> None:
