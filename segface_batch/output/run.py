@@ -55,7 +55,7 @@ def check(out: str, run: Mapping[str, Any], job: Job, weights_sha256: str | None
             f"'{out}' was made by segface-batch {run['versions']['segface-batch']} with other columns; go on with that "
             "version, or name another output folder"
         )
-    for name, value in _settings(job, weights_sha256).items():
+    for name, value in recorded_settings(job, weights_sha256).items():
         if run["settings"].get(name) != value:
             raise ValueError(
                 f"'{out}' was made with {name} {run['settings'].get(name)}, not {value}; "
@@ -67,7 +67,7 @@ def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa
     """Create run.json with the plan that counts and return it, or the one that another driver has created meanwhile."""
     checkpoint = job.model
     run = {
-        "settings": _settings(job, weights_sha256),
+        "settings": recorded_settings(job, weights_sha256),
         "plan": plan,
         "resolution": checkpoint.resolution,
         **schema.describe(checkpoint.dataset, carried),
@@ -121,7 +121,7 @@ def end_retry(out: str, retry: Retry) -> None:
     storage.put(storage.join(out, "_segface", "retries", f"{retry.name.removeprefix('retry-')}.done"), b"")
 
 
-def _settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
+def recorded_settings(job: Job, weights_sha256: str | None) -> dict[str, Any]:
     """What changes the rows or their places in the parts."""
     inputs = [redacted(storage.absolute(place)) for place in job.inputs]
     settings = {"inputs": inputs, **recorded(job), "checkpoint": job.model.name, "weights_sha256": weights_sha256}

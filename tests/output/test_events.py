@@ -63,4 +63,4 @@ def test_why_a_run_stopped_is_recorded_without_secrets(tmp_path: Path) -> None:
     assert start["settings"]["weights"] == "https://host/w.pt?sig=REDACTED"
     assert start["settings"]["input"] == ["https://host/list.csv?X-Amz-Signature=REDACTED"]
     assert (stop["event"], stop["reason"]) == ("stop", "RuntimeError: no answer from https://host/w.pt")
-    assert SECRET not in json.dumps([start, stop, runs._settings(job(), "0" * 64)])
+    assert SECRET not in json.dumps([start, stop, runs.recorded_settings(job(), "0" * 64)])

@@ -23,6 +23,7 @@ import ray
 
 from segface_batch import annotate, storage
 from segface_batch.output.verify import verify
+from segface_batch.progress import Silence
 from segface_batch.storage import failpoint
 from tests import drivers, fault_proxy, s3_server as server_of_tests, stand_in
 
@@ -88,17 +89,21 @@ def test_a_stopped_run_is_finished_by_the_same_command(
     assert drivers.parts(out) == whole
 
 
-def test_a_run_stopped_between_its_last_unit_and_its_last_part_is_finished_by_the_same_command(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
+class StopsAtTheEnd(Silence):
+    """Ctrl-C when the last unit is staged."""
 
+    def images(self, done: int, total: int, errors: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+
+def test_a_run_stopped_between_its_last_unit_and_its_last_part_is_finished_by_the_same_command(
+    source: Path, tmp_path: Path
+) -> None:
     job = drivers.job(source, tmp_path / "out", part_rows=drivers.IMAGES)
-    with monkeypatch.context() as patch:
-        patch.setattr("segface_batch.pipeline.driver._Driver._publish", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            annotate(job)
+    with pytest.raises(KeyboardInterrupt):
+        annotate(job, StopsAtTheEnd())
+    assert not (tmp_path / "out" / "stats").exists()
     summary = annotate(job)
     assert (summary.parsed, summary.status) == (0, {"ok": drivers.IMAGES})
     assert verify(str(tmp_path / "out")).complete
