@@ -18,7 +18,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FaceClass:
-    """One class of a data set: its name there, what it covers, and its colour (RGB) in images."""
+    """One class of a data set: its name there, what it covers, and its colour (RGB) in drawings."""
 
     name: str
     meaning: str
@@ -42,7 +42,7 @@ class Dataset:
         return tuple(face_class.name for face_class in self.classes)
 
 
-#: Class id that means "everything else" in every table; no image paints it.
+#: Class id that means "everything else" in every table; drawings leave it unpainted.
 BACKGROUND = 0
 
 

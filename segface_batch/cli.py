@@ -3,7 +3,7 @@
 Only the standard library is loaded until a command runs, so that help and mistakes are answered at once.
 
 Data goes to stdout, everything else to stderr.  Exit codes: 0 done as asked, 1 the run failed, 2 a wrong command or
-setting, 129, 130 or 143 interrupted.  They tell of the work, whether anybody reads what it prints; only the answers of
+setting, 129, 130 or 143 interrupted.  They do not depend on whether anybody reads the output; only the answers of
 `query`, `plan` and `checkpoints` have no other place than stdout.
 """
 
@@ -26,6 +26,7 @@ from segface_batch.command_line import command_line, job as job_of
 from segface_batch.forecast import prices
 from segface_batch.job import Job
 from segface_batch.storage import configure, options
+from segface_batch.storage.redact import redacted_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _failed(code: int, error: Exception, debug: bool) -> int:
 
         traceback.print_exception(error)
     else:
-        print(f"segface-batch: {error}", file=sys.stderr)
+        print(f"segface-batch: {redacted_text(str(error))}", file=sys.stderr)
     return code
 
 

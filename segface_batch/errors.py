@@ -34,4 +34,4 @@ class ImageError(ValueError):
 
 
 class FatalError(RuntimeError):
-    """What must stop the run, in one line: no rerun of the same units would help."""
+    """What must stop the run, in one line: every further unit would meet it too."""

@@ -222,8 +222,8 @@ class Job:
             raise ValueError("no input; give a folder, a manifest or a URL")
         for place in (*self.inputs, self.output):
             if redact.names_user(place):
-                where = place.partition("@")[2]
-                raise ValueError(f"a URL with a password in it ('...@{where}'): use --storage-options FILE for that")
+                shown = redact.redacted(place)
+                raise ValueError(f"a URL with a password in it ('{shown}'): use --storage-options FILE for that")
             if storage.is_url(place) and not storage.is_valid(storage.join(place, "a")):
                 raise ValueError(f"'{redact.redacted(place)}' is no URL that can be read; check its scheme and host")
         path = storage.local_path(self.output)
@@ -237,9 +237,11 @@ class Job:
             _check_input(place, checkpoint, self.placed_by)
             if storage.is_inside(self.output, place):
                 where, what = ("input folder", "folder") if path is not None else ("input", "prefix")
-                raise ValueError(f"output '{self.output}' lies inside the {where}; choose a {what} outside it")
+                shown = redact.redacted(self.output)
+                raise ValueError(f"output '{shown}' lies inside the {where}; choose a {what} outside it")
             if storage.is_inside(place, self.output):
-                raise ValueError(f"input '{place}' lies inside the output '{self.output}'; choose another output")
+                shown = redact.redacted(place)
+                raise ValueError(f"input '{shown}' lies inside the output '{self.output}'; choose another output")
 
 
 def recorded(job: Job) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
-#: Seconds between two lines: on a terminal as often as the eye can follow, in a log as rarely as is bearable.
+#: Seconds between two lines: on a terminal as often as the eye can follow, in a log four a minute.
 TERMINAL_INTERVAL, LOG_INTERVAL = 0.2, 15.0
 
 

@@ -1,6 +1,6 @@
 """Standard streams that are closed, absent, full, or without a reader: work goes on, and data is not lost in silence.
 
-stderr is a log, and so is stdout as far as it tells of work that stands elsewhere: what they cannot take is dropped.
+stderr is a log, and so is stdout where it reports on results that are in files: what they cannot take is dropped.
 What has no other place than stdout is written in a block of `data_on_stdout`.
 """
 

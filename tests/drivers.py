@@ -1,4 +1,4 @@
-"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small images and with a parser
+"""Runs of `segface-batch annotate` in processes of their own, which tests may kill, on small images and with a network
 that costs nothing."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ IMAGES, PART_ROWS = 60, 24
 
 
 def write_images(folder: Path, count: int = IMAGES, marks: dict[int, tuple[int, int, int]] | None = None) -> None:
-    """Noise of its own in every image; `marks` tell the parser what to do at some of them."""
+    """Noise of its own in every image; `marks` tell the network what to do at some of them."""
     folder.mkdir(parents=True)
     for number in range(count):
         pixels = np.random.default_rng(number).integers(8, 256, (192, 192, 3), dtype=np.uint8)

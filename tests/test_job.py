@@ -82,7 +82,7 @@ MISTAKES = {
     ),
     "password": (
         {"input": "https://me:secret@host/faces.txt"},
-        "a URL with a password in it ('...@host/faces.txt'): use --storage-options FILE for that",
+        "a URL with a password in it ('https://host/faces.txt'): use --storage-options FILE for that",
     ),
     "no inputs": ({"input": ()}, "no input; give a folder, a manifest or a URL"),
     "a missing one of two inputs": ({"input": ("faces", "nowhere")}, "no folder or manifest 'nowhere'; check the path"),
@@ -112,7 +112,7 @@ MISTAKES = {
     ),
     "malformed input": (
         {"input": "http://u:p@[::1/list.csv"},
-        "a URL with a password in it ('...@[::1/list.csv'): use --storage-options FILE for that",
+        "a URL with a password in it ('http://[::1/list.csv'): use --storage-options FILE for that",
     ),
     "malformed inputs": (
         {"input": ("faces", "http://[::1/list.csv")},

@@ -68,13 +68,21 @@ def side_by_side(prepare: Callable[..., Callable[[], Any]], arguments: Sequence[
     processes = [spawn.Process(target=_process, args=(prepare, own, barrier, seconds)) for own in arguments]
     for process in processes:
         process.start()
-    slowest = max(seconds.get() for _ in processes)
+    spent = [seconds.get() for _ in processes]
     for process in processes:
         process.join()
-    return slowest
+    if None in spent:
+        raise SystemExit("a process failed; its traceback stands above")
+    return max(spent)
 
 
 def _process(prepare: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...], barrier: Any, seconds: Any) -> None:
-    work = timed(prepare(*arguments))
-    barrier.wait()
-    seconds.put(work())
+    spent = None
+    try:
+        work = timed(prepare(*arguments))
+        barrier.wait()
+        spent = work()
+    finally:
+        if spent is None:
+            barrier.abort()  # or the others would wait for this one
+        seconds.put(spent)

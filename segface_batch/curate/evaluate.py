@@ -47,8 +47,9 @@ def evaluate(out: str, truth: Path) -> ClassScores:
         with Image.open(file) as labels:
             true = np.asarray(labels.resize(found.shape[::-1], Image.Resampling.NEAREST))
         pairs = counted_pairs(true, found, classes)
-        right[face.row["image_id"]] = float(pairs.trace() / pairs.sum())
-        confusion += pairs
+        if pairs.any():
+            right[face.row["image_id"]] = float(pairs.trace() / pairs.sum())
+            confusion += pairs
     if not right:
         raise ValueError(f"no image of '{out}' has a truth in '{truth}'; truth/a/b.png belongs to the image a/b.jpg")
     names = [face_class.name for face_class in output.classes]
@@ -56,8 +57,12 @@ def evaluate(out: str, truth: Path) -> ClassScores:
 
 
 def counted_pairs(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
-    """Two label maps of the same shape -> (K, K) int64: pixels by true class (row) and found class (column)."""
-    pairs = truth.astype(np.int64).ravel() * classes + found.ravel()
+    """Two label maps of the same shape -> (K, K) int64: pixels by true class (row) and found class (column).
+
+    Pixels without a class on either side, such as the 255 of many data sets, do not count.
+    """
+    known = (truth < classes) & (found < classes)
+    pairs = truth[known].astype(np.int64) * classes + found[known]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 

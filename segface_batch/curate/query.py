@@ -42,7 +42,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 #: Characters of a table's cell; longer ones lose their middle.
 _CELL = 60
 
-#: A table counts the rows that it does not show, up to so many.
+#: How many rows beyond those that it shows a table counts, at most.
 _COUNTED = 100_000
 
 #: How long an interrupted query may take to stop.  DuckDB stops only between function calls; after a longer one the

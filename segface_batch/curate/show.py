@@ -164,7 +164,7 @@ def _legend(counts: np.ndarray, classes: Sequence[FaceClass]) -> list[Entry]:
 
 
 def _page(image: Image.Image, overlay: Image.Image, legend: list[Entry]) -> Image.Image:
-    """Photograph, overlay and legend from left to right on white."""
+    """Image, overlay and legend from left to right on white."""
     font = ImageFont.load_default(_TEXT_PIXELS)
     line = _TEXT_PIXELS + 8
     names = max(font.getlength(name) for name, _, _ in legend)

@@ -58,7 +58,7 @@ class Forecast:
     stages: dict[str, Stage]
     bottleneck: str
     rate: float
-    rate_error: float
+    rate_error: float | None
     start_seconds: float
     proposal: Proposal
     advice: tuple[str, ...]
@@ -146,11 +146,11 @@ def _rate(todo: Todo, sampled: Sampled) -> float:
     return 1 / (actors_seconds + UNIT_SECONDS * todo.units / todo.images / cpus)
 
 
-def _rate_error(measured: Sequence[Measured], stages: Mapping[str, Stage]) -> float:
+def _rate_error(measured: Sequence[Measured], stages: Mapping[str, Stage]) -> float | None:
     """How far the sample's mean cost may be from the input's, relative, 95 %: by the units' faces and bytes."""
     units = [unit for one in measured for unit in zip(one.images, one.faces, one.n_bytes, strict=True)]
     if len(units) < 2:
-        return math.nan
+        return None
     images, faces, n_bytes = map(sum, zip(*units, strict=True))
     ms = {name: stage.ms_per_image for name, stage in stages.items()}
     per_face = (ms["network"] + ms["encode"]) * images / max(faces, 1)

@@ -41,5 +41,5 @@ def forecast(
     with ray_running():
         seconds_before = time.monotonic() - started
         progress.phase("loading the model")
-        sampled = run_sample(job, sha256, todo, sample, progress)
+        sampled = run_sample(prepare.for_workers(job), sha256, todo, sample, progress)
     return estimate(job, todo, sampled, seconds_before, prices)

@@ -19,7 +19,7 @@ from segface_batch.job import Job
 from segface_batch.output import plan as plans
 from segface_batch.output.plan import MIN_UNIT
 from segface_batch.pipeline.dataset import GPU_FETCHES
-from segface_batch.pipeline.resources import Resources, nodes, share
+from segface_batch.pipeline.resources import Resources, most_on, nodes, share
 from segface_batch.progress import Progress
 
 #: Batch sizes that are tried where the job does not name one.
@@ -92,17 +92,13 @@ def find_setup(job: Job, units: int) -> Setup:
 
     resources, (_, most) = share(job, units)
     num_gpus, found, total = resources.num_gpus, nodes(), ray.cluster_resources()
-    fits = [
-        min(node.get("CPU", 0) // resources.threads, node.get("GPU", 0) // num_gpus if num_gpus else most)
-        for node in found
-    ]
     return Setup(
         cpus=int(total["CPU"]) - 1,
         gpus=total.get("GPU", 0.0),
         node_memory=max(node.get("memory", 0.0) for node in found),
         resources=resources,
         actors=most,
-        side_by_side=min(most, max(1, int(max(fits)))),
+        side_by_side=min(most, max(1, *(most_on(node, resources) for node in found))),
         fetches=GPU_FETCHES if num_gpus else 1,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ def lines(found: Forecast) -> list[str]:
     for name, stage in found.stages.items():
         mark = "  <- the bottleneck" if name == found.bottleneck else ""
         text.append(f"{name:<8}{stage.ms_per_image:>16.1f}{stage.busy:>7.0%}{mark}")
-    error = "" if math.isnan(found.rate_error) else f" +- {found.rate_error:.0%} (95 %, by sampling)"
+    error = "" if found.rate_error is None else f" +- {found.rate_error:.0%} (95 %, by sampling)"
     proposal = found.proposal
     options = "--actors {}:{}".format(*proposal.actors)
     options += f" --threads {proposal.threads} --batch-size {proposal.batch_size}"

@@ -86,15 +86,15 @@ class Trial:
         except FatalError as error:
             return Measured(0.0, 0.0, {}, (), (), (), None, 0, str(error))
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        tables = [rows for rows, _ in done]
+        dataset = self.worker.checkpoint.dataset
         return Measured(
             seconds=seconds,
             cpu_seconds=cpu,
             work=_work(clock),
-            images=tuple(len(set(rows["seq"].to_pylist())) for rows in tables),
-            faces=tuple(rows["status"].to_pylist().count(schema.OK) for rows in tables),
-            n_bytes=tuple(n_bytes for _, n_bytes in done),
-            rows=pa.concat_tables(tables),
+            images=tuple(len({row["seq"] for row in rows}) for rows, _, _ in done),
+            faces=tuple(sum(row["status"] == schema.OK for row in rows) for rows, _, _ in done),
+            n_bytes=tuple(n_bytes for _, _, n_bytes in done),
+            rows=pa.concat_tables([schema.to_table(rows, dataset, carried) for rows, carried, _ in done]),
             memory=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         )
 
@@ -124,14 +124,15 @@ class Trial:
         row: dict[str, Any] = {"file": file, "position": 0, "seqs": None, "any_length": False}
         return self.worker.fetch(row, clock)
 
-    def _annotate(self, fetched: tuple[plan.Unit, list[FetchedImage]], clock: Clock) -> tuple[pa.Table, int]:
-        """The rows of a fetched unit after staging, and the bytes of its images."""
+    def _annotate(
+        self, fetched: tuple[plan.Unit, list[FetchedImage]], clock: Clock
+    ) -> tuple[list[dict[str, Any]], pa.Schema, int]:
+        """The rows of a fetched unit after staging, its carried columns, and the bytes of its images."""
         (unit, images), target = fetched, storage.join(PLACE, "staging", f"{next(self.numbers)}.arrow")
         rows = self.worker.rows(images, clock)
         self.worker.stage(target, unit, rows, clock)
         storage.remove([target])
-        table = schema.to_table(rows, self.worker.checkpoint.dataset, unit.carried)
-        return table, sum(len(image.data) for image in images if image.data is not None)
+        return rows, unit.carried, sum(len(image.data) for image in images if image.data is not None)
 
 
 def _work(clock: Clock) -> dict[str, float]:

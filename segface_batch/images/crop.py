@@ -10,7 +10,7 @@ R: side of the square in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,6 +38,9 @@ _LAPA_REACH = 2.0
 
 #: Landmarks that all lie within a pixel (of LaPa's whole crop, else of the image) are no face's; nor is a smaller box.
 _SMALLEST_FACE = 1.0
+
+#: Pixels from an image's corner to a coordinate, at most: beyond, sums leave float32.
+_FARTHEST = 1e9
 
 
 class CropError(ImageError):
@@ -151,10 +154,16 @@ def _stretched(image: Image.Image, box: tuple[int, int, int, int], side: int, ne
     return Crop((near_bicubic if near else bicubic)(image, side), None, box, transform)
 
 
+def stacked(crops: Sequence[Crop]) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a network gets of crops: pixels (B, R, R, 3) uint8, and landmarks (B, 5, 2) float32 where they have some."""
+    landmarks = [crop.landmarks for crop in crops if crop.landmarks is not None]
+    return np.stack([crop.pixels for crop in crops]), np.stack(landmarks) if landmarks else None
+
+
 def given_box(corners: np.ndarray, width: int, height: int) -> Box:
     """(2, 2) corners of a box, left top and right bottom -> the box; CropError where its middle is outside the image of
-    `width` x `height` pixels, a side is shorter than a pixel, or a number is not finite."""
-    if not np.isfinite(corners).all():
+    `width` x `height` pixels, a side is shorter than a pixel, or a number is none or huge."""
+    if not (abs(corners) < _FARTHEST).all():
         raise CropError("bad_box")
     (left, top), (right, bottom) = corners.astype(float).tolist()
     x, y = (left + right) / 2, (top + bottom) / 2
@@ -189,11 +198,11 @@ def helen_box(points: np.ndarray, width: int, height: int) -> tuple[int, int, in
 
 
 def _checked(points: np.ndarray | None, *counts: int) -> np.ndarray:
-    """The points as float32 (N, 2), with N one of the counts and every coordinate finite."""
+    """The points as float32 (N, 2), with N one of the counts and every coordinate a number near any image."""
     if points is None or np.size(points) == 0:
         raise CropError("no_landmarks")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         points = np.asarray(points).astype(np.float32)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) not in counts or not np.isfinite(points).all():
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) not in counts or not (abs(points) < _FARTHEST).all():
         raise CropError("bad_landmarks")
     return points

@@ -20,7 +20,7 @@ How pixels become RGB, 8 bits each:
 - EXIF orientation (1 to 8) is applied; where EXIF has none or cannot be read, that of XMP.  So does Pillow's
   `exif_transpose`, hence most code that trained on such images; browsers and OpenCV look at EXIF alone.
 
-No metadata cost an image.  What Pillow refuses is tried once more without its metadata (containers.py).
+Broken metadata never cost an image.  What Pillow refuses is tried once more without its metadata (containers.py).
 
 - A JPEG whose scan ends early is `truncated`, also if an end marker closes it.  libjpeg draws the rest grey and Pillow
   does not pass its warning on; but grey in the last corner tells where to look.  Two losses cannot be seen: some of the
@@ -134,6 +134,10 @@ def _decoded(data: bytes, max_pixels: int, side: int | None) -> tuple[Image.Imag
     kind = next((kind for kind in FORMATS.values() if kind.magic.match(data)), None)
     if kind is None:
         raise DecodeError("unreadable")
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise RuntimeError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set: a cut image would pass for a whole one; unset it"
+        )
     try:
         try:
             return _upright(kind, Bare(data, {}), max_pixels, side)

@@ -48,8 +48,8 @@ class Answer(NamedTuple):
 def fetch_images(images: Sequence[SourceImage], *, any_length: bool = False) -> list[Answer]:
     """An answer for every image, in order.  They are of one unit: loose, or of one tar file, or of one row group.
 
-    With `any_length` a file may have become another one since it was planned.  Whatever reading one image raises is its
-    answer.
+    With `any_length` a file may have become another one since it was planned.  What goes wrong while one image is read
+    is its answer.
     """
     deadline = storage.Deadline()
     readable = [image for image in images if image.error is None]

@@ -17,7 +17,8 @@ def find(uri: str, folder: str) -> SourceImage:
     Its `error` is `bad_uri` where no file and no object can be called that.
     """
     uri = uri.lstrip() if storage.is_url(uri.lstrip()) else uri
-    place = uri if storage.is_url(uri) or uri.startswith("/") else folders.place_of(f"{folder}/{uri}")
+    is_url = storage.is_url(uri)
+    place = uri if is_url or uri.startswith("/") else folders.place_of(f"{folder}/{uri}")
     n_bytes, error = 0, None if storage.is_valid(place) else "bad_uri"
     path = storage.local_path(place)
     if path is not None and error is None:

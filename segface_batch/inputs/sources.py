@@ -130,7 +130,7 @@ def _find_kind(place: str, name: str, image_column: str | None) -> tuple[str, in
     try:
         n_bytes = storage.get_size(place)
     except FileNotFoundError:
-        if is_local:
+        if is_local or place.lower().startswith(("http://", "https://")):
             raise FileNotFoundError(f"no folder or file '{shown}'; check the path") from None
         n_bytes = None  # may be a prefix
     if n_bytes is None:

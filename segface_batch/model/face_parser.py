@@ -19,7 +19,7 @@ from PIL import Image
 from segface_batch import catalog, storage
 from segface_batch.errors import ERRORS, ImageError
 from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
-from segface_batch.images.crop import Crop, CropError, crop_image
+from segface_batch.images.crop import Crop, CropError, crop_image, stacked
 from segface_batch.images.decode import decode, to_rgb
 from segface_batch.model.network import Network
 from segface_batch.model.segface_network import SegFaceNetwork
@@ -124,9 +124,7 @@ class FaceParser:
         side = self.checkpoint.resolution
         labels = [np.empty((0, side, side), np.uint8)]
         while batch := list(islice(crops, self.network.batch_size)):
-            fives = [crop.landmarks for crop in batch if crop.landmarks is not None]
-            pixels = np.stack([crop.pixels for crop in batch])
-            labels.append(self.network.parse(pixels, np.stack(fives) if fives else None).labels)
+            labels.append(self.network.parse(*stacked(batch)).labels)
         return np.concatenate(labels)
 
 

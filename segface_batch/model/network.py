@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+#: A mask has 8 bits for a pixel, and one id is `masks.OUTSIDE`.
+_MOST_CLASSES = 255
+
+
 @dataclass(frozen=True)
 class Parsed:
     """The result for a batch: `labels` (B, R, R) uint8 class ids."""
@@ -71,5 +75,11 @@ def factory(place: str) -> NetworkFactory:
         raise ValueError(
             f"--network {place} has no attribute `checkpoint`: give it a segface_batch.catalog.Checkpoint with its "
             "name, resolution and class table"
+        )
+    names = [name.lower() for name in found.checkpoint.dataset.class_names]
+    if len(names) > _MOST_CLASSES or len(set(names)) < len(names):
+        raise ValueError(
+            f"--network {place}: give its class table at most {_MOST_CLASSES} classes, whose names differ in more than "
+            "upper and lower case"
         )
     return found

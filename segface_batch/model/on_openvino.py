@@ -69,16 +69,17 @@ class OpenvinoEngine:
 
 def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
     """One image (1, R, R, 3) uint8, and LaPa's grids -> labels (1, R, R) uint8."""
-    target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"
-    if not target.is_dir():
-        graph = convert(checkpoint, path)
-        try:
+    graph = None
+    try:
+        target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"
+        if not target.is_dir():
+            graph = convert(checkpoint, path)
             _keep(graph, target)
-        except OSError as error:
-            log.warning("the converted network cannot be kept in %s: %s", target.parent, error)
-            with tempfile.TemporaryDirectory() as folder:
-                _keep(graph, Path(folder) / "network")
-                return core.read_model(Path(folder) / "network" / "network.xml")
+    except OSError as error:
+        log.warning("the converted network cannot be kept: %s", error)
+        with tempfile.TemporaryDirectory() as folder:
+            _keep(graph or convert(checkpoint, path), Path(folder) / "network")
+            return core.read_model(Path(folder) / "network" / "network.xml")
     # Read again even by the process that converted it: the graph in memory gives other last bits than the one on disk.
     return core.read_model(target / "network.xml")
 

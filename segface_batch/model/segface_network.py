@@ -69,7 +69,7 @@ class SegFaceNetwork:
             )
             self.device = self._runner.device.type
         self.batch_size = batch_size or (GPU_BATCH if self.device == "cuda" else CPU_BATCH)
-        self._one_at_a_time = threading.Lock()  # threads of a worker share the device
+        self._one_at_a_time = threading.Lock()  # threads may share a FaceParser
 
     def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
         """(B, R, R, 3) uint8 RGB -> `Parsed`; only LaPa's checkpoints use `landmarks` (B, 5, 2) float32.

@@ -83,8 +83,16 @@ def locate(checkpoint: Checkpoint, weights: str | None = None, revision: str | N
 
 
 def cache_folder() -> Path:
-    """The folder of files that can be fetched or made again: $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch."""
-    return Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
+    """The folder of files that can be fetched or made again: $SEGFACE_BATCH_CACHE or ~/.cache/segface_batch.
+
+    OSError, with a hint, where it can be neither found nor made.
+    """
+    try:
+        folder = Path(os.environ.get("SEGFACE_BATCH_CACHE") or "~/.cache/segface_batch").expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        raise OSError(f"no folder for files to keep ({error}); set SEGFACE_BATCH_CACHE to one") from error
+    return folder
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -350,7 +358,6 @@ def _from_url(url: str) -> Path:
         return target
     # Neither the query, where a presigned URL has a secret, nor user and password before the host are shown.
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    cache.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(target):
             if target.is_file():

@@ -29,7 +29,7 @@ class Lease:
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self.content: dict[str, Any] = {"run": uuid.uuid4().hex, **_this_process(), "beat": 0}
+        self.content: dict[str, Any] = {"run": uuid.uuid4().hex, **this_process(), "beat": 0}
         self.ended = threading.Event()
         self.taken_by: dict[str, Any] | None = None
 
@@ -92,9 +92,9 @@ def _read(place: str) -> dict[str, Any] | None:
 
 
 def _is_alive(found: dict[str, Any], place: str) -> bool:
-    here = _this_process()
+    here = this_process()
     if found["machine"] == here["machine"]:
-        return found["started"] is not None and _started(found["pid"]) == found["started"]
+        return found["started"] is not None and started(found["pid"]) == found["started"]
     ends = time.monotonic() + SILENCE
     while time.monotonic() < ends:
         time.sleep(BEAT / 5)
@@ -110,14 +110,14 @@ def _who(content: dict[str, Any]) -> str:
     return f"another run (host {content['host']}, process {content['pid']})"
 
 
-def _this_process() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """Host, process and `machine`: the boot and the process namespace in which `pid` and `started` are valid."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     machine = f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if boot.exists() else uuid.uuid4().hex
-    return {"host": socket.gethostname(), "machine": machine, "pid": os.getpid(), "started": _started(os.getpid())}
+    return {"host": socket.gethostname(), "machine": machine, "pid": os.getpid(), "started": started(os.getpid())}
 
 
-def _started(pid: int) -> str | None:
+def started(pid: int) -> str | None:
     """When a process started, in ticks since boot; None where no process of that number runs."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

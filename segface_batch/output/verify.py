@@ -60,6 +60,9 @@ def verify(out: str, quick: bool = False) -> Report:
     run = runs.read(out)
     if run is None:
         raise FileNotFoundError(f"'{out}' is no output: it has no _segface/run.json")
+    if run["schema_version"] != schema.SCHEMA_VERSION:
+        made_by = run["versions"]["segface-batch"]
+        raise ValueError(f"'{out}' was made by segface-batch {made_by} with other columns; verify it with that version")
     plan = runs.read_plan(out, run)
     published = parts.list_published(out)
     with ThreadPoolExecutor(THREADS) as threads:
@@ -220,7 +223,7 @@ def lines(report: Report, out: str, most: int = 10) -> list[str]:
     elif set(report.findings) == {MISSING}:
         text.append(f"not complete: the annotate command that made '{out}' goes on with it")
     elif set(report.findings) <= {MISSING, ORPHANED}:
-        text.append("not as a run leaves it: remove what is orphaned, if nobody works on it")
+        text.append("remove the orphaned objects, unless a run is working on this output")
     else:
         text.append("damaged: annotate into a new folder, or restore the named files from a copy")
     return text

@@ -17,6 +17,7 @@ from typing import Any
 
 from segface_batch import streams
 from segface_batch.pipeline.last_word import last_word
+from segface_batch.storage.redact import redacted_text
 
 #: Seconds in which somebody must listen at RAY_ADDRESS, and in which Ray must have started.
 ANSWER_SECONDS, CONNECT_SECONDS = 5.0, 120.0
@@ -33,7 +34,7 @@ _HINTS = {
 _LONGEST_REASON = 500
 
 _RAY_IS_GONE = (
-    "segface-batch: the process ended without a word, as it does when Ray's head node is gone or the limit of open "
+    "segface-batch: the process ended without a message: Ray's head node is gone, memory ran out, or the limit of open "
     "files (ulimit -n) is too low; what is done is kept, and the same command goes on from there"
 )
 
@@ -109,7 +110,7 @@ def check_address() -> None:
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that IDNA does not know
             reason = getattr(error, "strerror", None) or str(error)
         else:
             return
@@ -207,7 +208,7 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else type(error).__name__
+        reason = redacted_text(lines[-1].strip()) if lines else type(error).__name__
         raise RuntimeError(
             f"a worker failed: {reason} (what is done is kept; the same command goes on from there)"
         ) from error

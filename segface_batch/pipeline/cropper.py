@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from segface_batch.images.decode import decode, decode_reduced
 from segface_batch.images.faces import Detector, Faces
 from segface_batch.job import Job
 from segface_batch.output.face import Face, FetchedImage
+from segface_batch.pipeline.fatal import fatal
 from segface_batch.pipeline.metrics import Clock
 
 if TYPE_CHECKING:
@@ -56,14 +58,19 @@ class Cropper:
 
     def __init__(self, job: Job, checkpoint: Checkpoint, device: str) -> None:
         self.job, self.checkpoint, self.device = job, checkpoint, device
+        self._loading = Lock()  # threads ask for a detector at the same time, and one shall load it
 
     def decoded(self, image: FetchedImage, clock: Clock) -> Decoded:
         """The image and its crops, or its error."""
         if image.data is None:
             return Decoded(image, error=image.error)
+        with fatal(f"decoding or cropping {image.source.image_id} failed"):
+            return self._decoded(image, image.data, clock)
+
+    def _decoded(self, image: FetchedImage, data: bytes, clock: Clock) -> Decoded:
         try:
             with clock.of("decode"):
-                pixels, width, height = self._decode(image.data)
+                pixels, width, height = self._decode(data)
         except ImageError as error:
             return Decoded(image, error=str(error))
         try:
@@ -100,8 +107,12 @@ class Cropper:
     def _faces(self, image: Image.Image, corners: np.ndarray | None) -> Faces:
         """The faces of a photograph, or the one in a given box (2, 2)."""
         if self.job.faces == "detect" or corners is None:
-            return self.detector.detect(image).largest(self.job.max_faces)
-        return self._locator.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
+            with self._loading:
+                detector = self.detector
+            return detector.detect(image).largest(self.job.max_faces)
+        with self._loading:
+            locator = self._locator
+        return locator.locate(image, np.array([given_box(corners, image.width, image.height)], np.float32))
 
     @cached_property
     def detector(self) -> Detector:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from segface_batch.errors import FatalError
 from segface_batch.job import Job
 from segface_batch.pipeline import work
-from segface_batch.pipeline.resources import CRUMB, FETCH_CPUS, share
+from segface_batch.pipeline.resources import FETCH_CPUS, SPARE_CPUS, share
 from segface_batch.pipeline.work import Work
 from segface_batch.pipeline.worker import Worker, fetched
 
@@ -54,7 +54,7 @@ def reports(
 
     With `alone`, nothing else is in a worker with a unit, whose death is then its own.  With `any_length` an image may
     have changed since it was planned.
-    RuntimeError for more than `may_lose` lost units, FatalError for what no rerun of the same units would fix.
+    RuntimeError for more than `may_lose` lost units, FatalError for what every further unit would meet too.
     """
     if not works:
         return
@@ -109,7 +109,7 @@ def units(
             worker,
             fn_constructor_args=(job, resources, weights_sha256),
             compute=ray.data.ActorPoolStrategy(min_size=least, max_size=most, initial_size=least, **flow),
-            num_cpus=resources.threads - CRUMB,
+            num_cpus=resources.threads - SPARE_CPUS,
             num_gpus=resources.num_gpus,
             max_task_retries=MAX_RETRIES,
             **WHOLE_UNITS,

@@ -32,8 +32,8 @@ from segface_batch.pipeline.summary import Summary
 from segface_batch.pipeline.work import Work
 from segface_batch.progress import Progress, Silence
 
-#: Logical CPUs of a task that publishes, which finds them wherever workers are (resources.CRUMB), and such tasks for a
-#: node.
+#: Logical CPUs of a task that publishes, which finds them wherever workers are (resources.SPARE_CPUS), and the number
+#: of such tasks for a node.
 PUBLISH_CPUS, NODE_PUBLISHES = 0.0001, 2
 
 #: A run ends when more units, or in the end images, than this and than a hundredth of all kill their workers.
@@ -54,14 +54,15 @@ def annotate(job: Job, progress: Progress | None = None) -> Summary:
     if run is None:
         check_is_empty(out)
         name, carried = write_plan(job, progress)
-        job = prepare.with_compiler(job, plans.read(runs.plan_folder(out), [name]).images, progress)
+        if job.compile:
+            job = prepare.with_compiler(job, plans.read(runs.plan_folder(out), [name]).images, progress)
         run = runs.start(out, job, sha256, name, carried)
     else:
         runs.check(out, run, job, sha256)
         if job.new:
             plan_new_images(job, run, progress)
     plan = runs.read_plan(out, run)
-    driver = _Driver(job, sha256, plan, run, progress)
+    driver = _Driver(prepare.for_workers(job), sha256, plan, run, progress)
     todo = parts.find_unfinished(out, plan)
     if todo or job.retry_errors or runs.find_retry(out):
         with lease.hold(out, job.takeover) as driver.lease, ExitStack() as stack:
@@ -108,7 +109,7 @@ class _Driver:
         if units:  # else parts are to be published, and no workers needed
             each, (least, most) = share(self.job, units)
             about |= {"actors": [least, most], "threads": each.threads, "num_gpus": each.num_gpus}
-            if (note := fewer_for_memory(self.job)) is not None:
+            if (note := fewer_for_memory(self.job, units, each, most)) is not None:
                 self.progress.note(note)
             self.progress.phase("loading the model")
         self.events = stack.enter_context(events.record(self.job.output, self.job, **about))
@@ -133,7 +134,8 @@ class _Driver:
     def retry(self, retry: Retry) -> None:
         """Parse images that had errors once more, and replace their rows."""
         started, out = time.monotonic(), self.job.output
-        staging, staged = Staging(out, retry.name), Staging(out, retry.name).names()
+        staging = Staging(out, retry.name)
+        staged = staging.names()
         planned_parts = {planned.index: planned for planned in self.plan.parts}
         works = [
             Work(planned_parts[index], unit, staging.unit(planned_parts[index], unit), tuple(seqs))
@@ -190,7 +192,7 @@ class _Driver:
             parts.join(work.target, [single.target for single in pieces])
 
     def _crashed(self, single: Work) -> pa.Table:
-        """The row of an image that no worker outlives."""
+        """The row of an image that kills every worker."""
         unit = plans.read_unit(runs.plan_folder(self.job.output), single.planned.file, single.position, single.seqs)
         carried = dict(zip(unit.carried.names, unit.images[0].carried, strict=True))
         image = FetchedImage(unit.number, unit.seqs[0], unit.images[0], carried)

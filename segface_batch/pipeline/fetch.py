@@ -48,7 +48,8 @@ def _check_storage(tried: Sequence[tuple[SourceImage, Answer]]) -> None:
 
 
 def _scheme(place: str) -> str:
-    return place.partition("://")[0].lower()
+    scheme = place.partition("://")[0].lower()
+    return "s3" if scheme in ("s3a", "s3n") else scheme  # as storage's errors name them
 
 
 def _check_shared_fault(number: int, tried: Sequence[Answer]) -> None:

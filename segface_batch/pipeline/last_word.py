@@ -1,7 +1,8 @@
-"""A line on stderr when this process ends without one: Ray's core ends a process whose cluster is gone in silence."""
+"""A line on stderr when this process ends without one: Ray's core exits without a message when its cluster is gone."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def last_word(line: str) -> Iterator[None]:
     try:
         yield
     finally:
-        os.write(ours, b".")
+        with contextlib.suppress(OSError):  # somebody has ended the watcher
+            os.write(ours, b".")
         os.close(ours)
         watcher.wait()

@@ -91,7 +91,7 @@ def _enter(units: int) -> None:
 
 
 def _has_ray() -> bool:
-    ray: Any = sys.modules.get("ray")  # a worker has it anyway, and nobody else shall wait for its import
+    ray: Any = sys.modules.get("ray")  # a worker has it anyway, and other processes must not wait for its import
     return ray is not None and ray.is_initialized()
 
 

@@ -16,6 +16,7 @@ from segface_batch.job import Job
 from segface_batch.output import plan as plans, run as runs, schema
 from segface_batch.output.known import Known
 from segface_batch.progress import Progress
+from segface_batch.storage.redact import redacted
 
 
 def check_is_empty(out: str) -> None:
@@ -43,7 +44,7 @@ def list_images(job: Job, skipped: Counter[str], progress: Progress) -> tuple[pa
     first = next(images, None)
     if first is None:
         besides = ", ".join(f"{count} {kind}" for kind, count in skipped.items()) or "nothing else"
-        where = " or ".join(f"'{place}'" for place in job.inputs)
+        where = " or ".join(f"'{redacted(place)}'" for place in job.inputs)
         raise ValueError(f"no images in {where} ({besides}); give the folder or manifest that has them")
     return carried, itertools.chain([first], images)
 

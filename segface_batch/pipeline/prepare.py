@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from segface_batch.job import Job
 from segface_batch.model import engine as engines, weights
 from segface_batch.pipeline.cluster import on_cluster
 from segface_batch.progress import Progress
+from segface_batch.storage.redact import redacted
 
 #: Compiling takes a minute or two and saves 0.01 to 0.2 s per image: it pays from 500 to 4,000 images on, as the
 #: checkpoint is (docs/speed.md).
@@ -18,10 +20,17 @@ COMPILE_FROM = 2_000
 
 
 def located(job: Job) -> Job:
-    """The job with its output and weights named so that workers, which may run in another folder, find them; a URL each
-    node fetches itself."""
-    weights_place = None if job.weights is None else storage.absolute(job.weights)
-    return replace(job, output=storage.absolute(job.output), weights=weights_place)
+    """The job with output, weights and file of storage options named so that workers, which may run in another folder,
+    find them; a URL each node fetches itself."""
+    given, options = job.weights and storage.absolute(job.weights), job.storage_options
+    if options is not None and not options.lstrip().startswith("{"):
+        options = os.path.abspath(options)
+    return replace(job, output=storage.absolute(job.output), weights=given, storage_options=options)
+
+
+def for_workers(job: Job) -> Job:
+    """The job without what signs its inputs, which workers do not read: Ray may show the arguments of its tasks."""
+    return replace(job, input=tuple(redacted(place) for place in job.inputs))
 
 
 def weights_sha256(job: Job, progress: Progress) -> str | None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from segface_batch.job import Job
 
-#: A crumb of each node's CPUs is left by every actor: where a node has died, Ray starts its actors again on all CPUs
-#: that others have left, and tasks that mostly wait for storage (FETCH_CPUS) must always find one.
-FETCH_CPUS, CRUMB = 0.0002, 0.001
+#: CPUs of a task that mostly waits for storage, and what each actor leaves free for such tasks: where a node has died,
+#: Ray starts its actors again on all CPUs that others have left.
+FETCH_CPUS, SPARE_CPUS = 0.0002, 0.001
 
 #: CPU threads of a worker on a CPU, where actors side by side beat threads inside one (docs/speed.md).
 CPU_THREADS = 1
@@ -63,33 +63,37 @@ def share(job: Job, units: int) -> tuple[Resources, tuple[int, int]]:
     if job.actors is not None and os.environ.get("RAY_ADDRESS"):
         return resources, job.actors  # a cluster may grow when they wait
     if num_gpus > gpus:
-        raise ValueError(f"{num_gpus:g} GPU per actor asked for, Ray has {gpus:g}; try --device cpu{_GROWING}")
-    if num_gpus:
-        each = [min(node.get("CPU", 0) // threads, node.get("GPU", 0) // num_gpus) for node in found]
-    else:
-        each = [min(_by_cpus(node, threads), _by_memory(node)) for node in found]
+        raise ValueError(f"{num_gpus:g} GPU per worker asked for, Ray has {gpus:g}; try --device cpu{_GROWING}")
     room = max(1, int(cpus - 1) // threads)
-    most = min(room, int(sum(each)) or (0 if num_gpus else 1))
+    most = sum(most_on(node, resources) for node in found)
+    if not most and not num_gpus:  # workers on all CPUs of a node, or one where memory is short
+        most = room if all(_by_memory(node) >= 1 for node in found) else 1
+    most = min(room, most)
     least, most = job.actors or (min(most, units), min(most, units))
     if least == 0 or least * threads > max(1, cpus - 1):
         raise ValueError(
-            f"{least or 1} actors of {threads} threads asked for, Ray has {cpus - 1:g} CPUs for them; lower --actors "
+            f"{least or 1} workers of {threads} threads asked for, Ray has {cpus - 1:g} CPUs for them; lower --actors "
             f"or --threads{_GROWING}"
         )
     return resources, (least, most)
 
 
-def fewer_for_memory(job: Job) -> str | None:
-    """That memory, and not the CPUs, bounds the workers, in one line for people; None where it does not."""
-    if job.actors is not None or any(node.get("GPU") for node in nodes()):
+def most_on(node: dict[str, Any], resources: Resources) -> int:
+    """How many workers a node has room for."""
+    if resources.num_gpus:
+        return int(min(node.get("CPU", 0) // resources.threads, node.get("GPU", 0) // resources.num_gpus))
+    return int(min(_by_cpus(node, resources.threads), _by_memory(node)))
+
+
+def fewer_for_memory(job: Job, units: int, resources: Resources, most: int) -> str | None:
+    """That memory, not the CPUs, limits the workers to `most`, in one line for people; None where it does not."""
+    found = nodes()
+    by_cpus = min(units, int(sum(_by_cpus(node, resources.threads) for node in found)))
+    if job.actors is not None or resources.num_gpus or most >= by_cpus:
         return None
-    by_cpus = sum(_by_cpus(node, job.threads or CPU_THREADS) for node in nodes())
-    found = sum(min(_by_cpus(node, job.threads or CPU_THREADS), _by_memory(node)) for node in nodes())
-    if found >= by_cpus:
-        return None
-    memory = sum(node.get("memory", 0.0) for node in nodes()) / 1e9
+    memory = sum(node.get("memory", 0.0) for node in found) / 1e9
     return (
-        f"{max(1, int(found))} workers instead of {int(by_cpus)}: Ray has {memory:.1f} GB of memory, a worker may need "
+        f"{most} instead of {by_cpus} workers: Ray has {memory:.1f} GB of memory, a worker may need "
         f"{WORKER_BYTES / 1e9:.1f} GB; --actors overrides it"
     )
 

@@ -55,7 +55,7 @@ def report(summary: Summary) -> str:
         rate = summary.parsed / summary.seconds
         lines.append(f"  this run: {summary.parsed:,} images in {duration(summary.seconds)}, {rate:.1f} images/s")
     else:
-        lines.append("  everything was done before; nothing changed")
+        lines.append("  no image was left to annotate")
     out = shlex.quote(summary.output)
     lines += [
         f"  statistics in {summary.output}/stats, masks in {summary.output}/masks (Parquet)",

@@ -10,7 +10,7 @@ import pyarrow as pa
 from segface_batch.output.plan import PlannedPart
 from segface_batch.pipeline.metrics import STAGES
 
-#: A piece of work: the unit at a position of a range's file, all of it or only some `seqs`, and the place in staging
+#: A piece of work: the unit at a position of a part's file, all of it or only some `seqs`, and the place in staging
 #: where its rows go.  `any_length`: a file may have become another one since it was planned.
 SCHEMA = pa.schema(
     [

@@ -21,6 +21,7 @@ import pyarrow as pa
 from segface_batch import storage
 from segface_batch.errors import FatalError
 from segface_batch.images import masks
+from segface_batch.images.crop import stacked
 from segface_batch.inputs.fetch import Answer
 from segface_batch.job import Job
 from segface_batch.model.network import Network, factory
@@ -44,13 +45,14 @@ class Worker:
         self.job, self.resources = job, resources
         configure(job)  # the weights may lie there
         self.network = load_network(job, resources, weights_sha256)
-        self.checkpoint = self.network.checkpoint
+        self.checkpoint = job.model
         self._class_names = self.checkpoint.dataset.class_names
         self._cropper = Cropper(job, self.checkpoint, resources.device)
         threads = resources.threads
         # Where faces are found an image may have many, and waits with them.
         self._ahead = (2 * threads if job.faces == "detect" else 2 * self.network.batch_size) + 1
-        self._turn = Lock()  # of the units in the worker: together they would also end together, and the network wait
+        # One unit at a time: or units would end at the same time, and the network would be idle.
+        self._turn = Lock()
         if threads == 1 and resources.device == "cpu":
             self._decoders = self._encoders = _InTurn()
         else:
@@ -60,14 +62,16 @@ class Worker:
     def __call__(self, work: pa.Table) -> pa.Table:
         """A row of `work.SCHEMA`, or of `fetched` -> a row of `work.REPORT`, the unit's rows staged.
 
-        Ray drops what a worker raises; what must stop the run is told in `fatal`.
+        Ray drops what a worker raises; what must stop the run is in the column `fatal`.
         """
         (row,) = work.to_pylist()
         clock, errors, stop = Clock(), 0, row.get("fatal")
         try:
             if stop is None:
                 unit, images = self.fetch(row, clock)
-                errors = self.stage(row["target"], unit, self.rows(images, clock), clock)
+                rows = self.rows(images, clock)
+                del images  # not kept while their rows are staged
+                errors = self.stage(row["target"], unit, rows, clock)
         except FatalError as error:
             stop = str(error)
         seconds = clock.seconds()
@@ -91,7 +95,7 @@ class Worker:
 
     def rows(self, images: Sequence[FetchedImage], clock: Clock) -> list[dict[str, Any]]:
         """A row of `schema.row` for every face, and for every image without one, in order."""
-        with metrics.busy(), fatal("the network failed"):
+        with metrics.busy(), fatal("annotating failed"):
             rows: _Rows = []
             waiting: list[tuple[int, Face]] = []
             todo = iter(images)
@@ -117,7 +121,7 @@ class Worker:
             configure(self.job)
             with clock.of("stage"):
                 parts.stage(target, schema.to_table(rows, self.checkpoint.dataset, unit.carried))
-        _count(rows)
+            _count(rows)
         return sum(row["status"] == schema.ERROR for row in rows)
 
     def _ahead_of_network(
@@ -130,12 +134,21 @@ class Worker:
 
     def _parse(self, waiting: Sequence[tuple[int, Face]], rows: _Rows, clock: Clock) -> None:
         """Label the faces together, and have their rows encoded in the background."""
-        crops = [face.crop for _, face in waiting if face.crop is not None]
-        fives = [crop.landmarks for crop in crops if crop.landmarks is not None]
-        with clock.of("network"):
-            parsed = self.network.parse(np.stack([crop.pixels for crop in crops]), np.stack(fives) if fives else None)
-        for (number, face), labels in zip(waiting, parsed.labels, strict=True):
-            rows[number] = self._encoders.submit(self._encoded, replace(face, labels=labels), clock)
+        pixels, landmarks = stacked([face.crop for _, face in waiting if face.crop is not None])
+        with clock.of("network"), fatal("the network failed"):
+            labels = self.network.parse(pixels, landmarks).labels
+            self._check(labels, pixels.shape[:3])
+        for (number, face), mask in zip(waiting, labels, strict=True):
+            rows[number] = self._encoders.submit(self._encoded, replace(face, labels=mask), clock)
+
+    def _check(self, labels: np.ndarray, shape: tuple[int, ...]) -> None:
+        """ValueError for labels that would give wrong rows; a network may be anybody's."""
+        if labels.shape != shape or labels.dtype != np.uint8:
+            raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}; give uint8 of shape {shape}")
+        if labels.max() >= len(self._class_names):
+            raise ValueError(
+                f"there is a label {labels.max()}, and the class table has {len(self._class_names)} classes"
+            )
 
     def _encoded(self, face: Face, clock: Clock) -> dict[str, Any]:
         with clock.of("encode"):
@@ -221,7 +234,7 @@ class _InTurn(Executor):
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the metrics of staged rows."""
+    """Count staged rows in the metrics."""
     images = Counter((row["status"], row["error"] or "") for row in rows if row["face"] == 0)
     for (status, error), number in images.items():
         metrics.count("segface_images_total", number, status=status, error=error)

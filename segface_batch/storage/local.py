@@ -151,7 +151,7 @@ def _create(temporary: str, place: str) -> None:
 
 
 def _make_durable(folder: str) -> None:
-    """Sync the names in a folder.  Where the file system has no way to do so, it answers for them itself."""
+    """Sync the names in a folder.  Where the file system has no way to do so, it keeps them durable without that."""
     with _naming(folder):
         try:
             descriptor = os.open(folder, os.O_RDONLY)

@@ -21,6 +21,12 @@ def test_f1_is_twice_the_hits_over_true_and_found() -> None:
     assert math.isnan(f1(pairs)[3])
 
 
+def test_pixels_without_a_class_do_not_count() -> None:
+    truth = np.array([[0, 1, 255, 255, 1]], np.uint8)
+    found = np.array([[0, 0, 0, 255, 255]], np.uint8)
+    assert counted_pairs(truth, found, 2).tolist() == [[1, 0], [1, 0]]
+
+
 def test_masks_are_compared_with_the_truth_of_the_same_name(tmp_path: Path) -> None:
     out, truth = tmp_path / "out", tmp_path / "truth"
     small_output.write_part(
@@ -31,6 +37,7 @@ def test_masks_are_compared_with_the_truth_of_the_same_name(tmp_path: Path) -> N
             small_output.row("two.png", "two.png", 1, SECOND),
             small_output.row("broken.png", "broken.png", 2),
             small_output.row("no_truth.png", "no_truth.png", 3, FACE),
+            small_output.row("no_class.png", "no_class.png", 4, FACE),
         ],
     )
     (truth / "a").mkdir(parents=True)
@@ -38,6 +45,7 @@ def test_masks_are_compared_with_the_truth_of_the_same_name(tmp_path: Path) -> N
     Image.fromarray(larger).save(truth / "a" / "one.png")
     Image.fromarray(SECOND).save(truth / "two.png")
     Image.fromarray(SECOND).save(truth / "broken.png")
+    Image.fromarray(np.full_like(SECOND, 255)).save(truth / "no_class.png")
     agreement = evaluate(str(out), truth)
     assert agreement.right == {"a/one.png": 1 - 8 / 64, "two.png": 1.0}
     assert {name: value for name, value in agreement.f1.items() if not math.isnan(value)} == {

@@ -138,8 +138,19 @@ def test_unfit_points_for_lapa_are_bad_landmarks(points: np.ndarray):
         SIXTY_EIGHT - 1000,
         SIXTY_EIGHT * 0,
         SIXTY_EIGHT * 0 + 30.4,
+        np.sign(SIXTY_EIGHT - SIXTY_EIGHT.mean(0)) * np.finfo(np.float32).max,
     ],
-    ids=["five", "67", "nan", "huge", "right of the image", "left of the image", "all zero", "all in one place"],
+    ids=[
+        "five",
+        "67",
+        "nan",
+        "huge",
+        "right of the image",
+        "left of the image",
+        "all zero",
+        "all in one place",
+        "float32's ends",
+    ],
 )
 def test_unfit_points_for_helen_are_bad_landmarks(points: np.ndarray):
     assert reason(HELEN, points) == "bad_landmarks"

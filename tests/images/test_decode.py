@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from segface_batch.images.decode import SUFFIXES, DecodeError, decode
 from tests.corpus import ENCODERS, STORED, encode, face, oriented, png, png_bomb, png_chunk, write_broken, write_corpus
@@ -288,6 +288,12 @@ def test_only_what_follows_the_pixels_may_be_missing() -> None:
 )
 def test_every_broken_file_has_its_reason(data: bytes, reason: str) -> None:
     assert outcome(data) == reason
+
+
+def test_pillow_is_not_asked_while_it_passes_cut_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(RuntimeError, match="LOAD_TRUNCATED_IMAGES is set"):
+        decode(encode(RGB, "PNG"), LIMIT)
 
 
 def test_the_corpus_keeps_its_promises(tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
+from segface_batch import catalog
+from segface_batch.catalog import FaceClass
 from segface_batch.model.network import factory
 from tests import stand_in
 
@@ -39,6 +45,31 @@ def test_a_factory_needs_a_checkpoint() -> None:
     assert refusal(place) == (
         f"--network {place} has no attribute `checkpoint`: give it a segface_batch.catalog.Checkpoint with its name, "
         "resolution and class table"
+    )
+
+
+def with_classes(names: Sequence[str]) -> SimpleNamespace:
+    """A factory whose class table has these names."""
+    classes = tuple(FaceClass(name, "", (0, 0, 0)) for name in names)
+    checkpoint = catalog.find("demo-synthetic")
+    return SimpleNamespace(checkpoint=replace(checkpoint, dataset=replace(checkpoint.dataset, classes=classes)))
+
+
+LARGEST = with_classes([f"class_{number}" for number in range(255)])
+TOO_LARGE = with_classes([f"class_{number}" for number in range(256)])
+#: DuckDB's columns do not tell them apart.
+ALIKE = with_classes(["background", "Hair", "hair"])
+
+
+def test_a_mask_holds_255_classes() -> None:
+    assert factory(f"{__name__}:LARGEST") is LARGEST
+
+
+@pytest.mark.parametrize("name", ["TOO_LARGE", "ALIKE"])
+def test_a_class_table_that_makes_no_masks_or_columns_is_refused(name: str) -> None:
+    assert refusal(f"{__name__}:{name}") == (
+        f"--network {__name__}:{name}: give its class table at most 255 classes, whose names differ in more than upper "
+        "and lower case"
     )
 
 

@@ -55,7 +55,7 @@ def test_a_lease_beats_reports_how_far_the_run_is_and_ends(tmp_path: Path) -> No
 
 def test_a_second_run_on_the_same_machine_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     sleeper = subprocess.Popen(["sleep", "60"])
-    here = {"machine": lease._this_process()["machine"], "pid": sleeper.pid, "started": lease._started(sleeper.pid)}
+    here = {"machine": lease.this_process()["machine"], "pid": sleeper.pid, "started": lease.started(sleeper.pid)}
     foreign(tmp_path, **here)
     refused = rf"\(host node-7, process {sleeper.pid}\) is working on .* --takeover"
     with pytest.raises(RuntimeError, match=refused), lease.hold(str(tmp_path)):

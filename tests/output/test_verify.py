@@ -149,6 +149,17 @@ def test_damage_is_found_and_named(what: str, whole: Path, tmp_path: Path) -> No
     assert verify(str(out), quick=True).complete == (what == "a flipped byte")
 
 
+def test_an_output_of_other_columns_is_refused(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "old"
+    shutil.copytree(whole, out)
+    place = out / "_segface" / "run.json"
+    run = json.loads(place.read_text())
+    place.write_text(json.dumps(run | {"schema_version": 3}))
+    version = run["versions"]["segface-batch"]
+    with pytest.raises(ValueError, match=rf"was made by segface-batch {version} with other columns; verify it with"):
+        verify(str(out))
+
+
 def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"is no output: it has no _segface/run\.json"):
         verify(str(tmp_path))

@@ -17,7 +17,7 @@ from segface_batch.pipeline import cluster
 from tests import drivers, stand_in
 from tests.conftest import PORTRAITS
 
-#: Three actors of Ray's own, two parsers, and one that hands out units and publishes; it may have one or two beside it.
+#: Three actors of Ray's own, two workers, and one that hands out units and publishes; it may have one or two beside it.
 WORKERS = 8
 
 
@@ -44,7 +44,7 @@ def test_a_cluster_that_is_not_there_is_named_in_one_line(
         f"segface-batch: no Ray answers at RAY_ADDRESS={address} (Connection refused); start the cluster, correct the "
         "address, or unset RAY_ADDRESS to run on this machine"
     )
-    for address in ("127.0.0.1:99999", "no-such-host.invalid:6379"):
+    for address in ("127.0.0.1:99999", "no-such-host.invalid:6379", "a..b:6379"):
         monkeypatch.setenv("RAY_ADDRESS", address)
         monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.0)
         with pytest.raises(RuntimeError, match=f"no Ray answers at RAY_ADDRESS={address}"):

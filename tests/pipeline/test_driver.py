@@ -45,7 +45,7 @@ def files(out: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def expected(weights: Path) -> Iterator[np.ndarray]:
-    """(2, 512, 512) masks of the portraits in the order of their names, from the parser without Ray.
+    """(2, 512, 512) masks of the portraits in the order of their names, from FaceParser, without Ray.
 
     With as many threads as an actor has: other threads add in another order, and a pixel or two change sides.
     """

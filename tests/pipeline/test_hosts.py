@@ -81,7 +81,7 @@ def test_a_host_is_powered_off(hosts: Hosts) -> None:
     assert f"complete: each of {IMAGES} images is there exactly once" in checked.stdout
     again = hosts.submit("annotate", "s3://inputs/faces", out, "--network", "tests.stand_in:Counted",
                          "--part-rows", 40)  # fmt: skip
-    assert "everything was done before; nothing changed" in again.communicate(timeout=400)[0]
+    assert "no image was left to annotate" in again.communicate(timeout=400)[0]
     secret = s3_server.secret_of(on_hosts.USER)
     found = hosts("exec", "h", "bash", "-c", f"grep -rlF {secret} /tmp/ray || true")
     assert found == ""

@@ -23,6 +23,7 @@ with last_word("gone"):
         ("os.kill(os.getpid(), signal.SIGKILL)", "gone\n"),
         ("pass", ""),
         ("sys.exit(3)", ""),
+        ("os.kill(int(open('/proc/thread-self/children').read()), signal.SIGKILL)", ""),
     ],
 )
 def test_only_a_silent_end_is_told(inside: str, told: str) -> None:

@@ -29,11 +29,18 @@ def test_a_node_has_no_more_workers_than_its_memory_holds(tmp_path: Path, monkey
     for nodes, workers in (([small], 1), ([large], 8), ([small, large], 9), ([{"CPU": 3.0, "memory": 1e9}], 1)):
         monkeypatch.setattr(resources, "nodes", lambda nodes=nodes: nodes)
         assert share(job(tmp_path), 100) == (Resources(0.0, 1), (workers, workers))
+    one = Resources(0.0, 1)
     monkeypatch.setattr(resources, "nodes", lambda: [small])
     assert share(job(tmp_path, actors=(3, 3)), 100)[1] == (3, 3)
-    assert fewer_for_memory(job(tmp_path, actors=(3, 3))) is None
-    assert fewer_for_memory(job(tmp_path)) == (
-        "1 workers instead of 4: Ray has 2.8 GB of memory, a worker may need 1.5 GB; --actors overrides it"
+    assert fewer_for_memory(job(tmp_path, actors=(3, 3)), 100, one, 3) is None
+    assert fewer_for_memory(job(tmp_path), 1, one, 1) is None  # there is work for one only
+    assert fewer_for_memory(job(tmp_path), 100, one, 1) == (
+        "1 instead of 4 workers: Ray has 2.8 GB of memory, a worker may need 1.5 GB; --actors overrides it"
     )
     monkeypatch.setattr(resources, "nodes", lambda: [large])
-    assert fewer_for_memory(job(tmp_path)) is None
+    assert fewer_for_memory(job(tmp_path), 100, one, 8) is None
+
+
+def test_workers_may_have_all_cpus_of_their_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "nodes", lambda: [{"CPU": 4.0, "memory": 8e9}] * 8)
+    assert share(job(tmp_path, threads=4), 100) == (Resources(0.0, 4), (7, 7))

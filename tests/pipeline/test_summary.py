@@ -24,6 +24,6 @@ def test_errors_are_counted_by_their_word_the_most_frequent_first() -> None:
     assert lines[:3] == [
         "4 images: 1 with faces, 3 with errors; 2 faces",
         "  errors: 2 missing, 1 empty",
-        "  everything was done before; nothing changed",
+        "  no image was left to annotate",
     ]
     assert lines[-1] == "      segface-batch show 'my out' IMAGE_ID"

@@ -342,6 +342,37 @@ def test_a_network_that_fails_is_a_fatal_report_in_one_line(tmp_path: Path) -> N
     assert not (tmp_path / "unit-0.arrow").exists()
 
 
+class Mislabelling(stand_in.Quick):
+    """Gives labels that are no mask of its crops."""
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        return Parsed(self.make(pixels[..., 0] % 2))
+
+    #: What it makes of labels that are right.
+    make: Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda labels: labels.astype(np.int64), "labels are int64 of shape (1, 192, 192)"),
+        (lambda labels: labels[:, ::2, ::2], "labels are uint8 of shape (1, 96, 96)"),
+        (lambda labels: labels[:0], "labels are uint8 of shape (0, 192, 192)"),
+        (lambda labels: labels + np.uint8(19), "there is a label 20, and the class table has 19 classes"),
+    ],
+    ids=["dtype", "side", "batch", "class"],
+)
+def test_labels_that_are_no_mask_are_a_fatal_report(
+    make: Callable[[np.ndarray], np.ndarray], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mislabelling, "make", staticmethod(make), raising=False)
+    pixels = np.indices((64, 64)).sum(0).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    images = [{"uri": str(tmp_path / "noise.png")}]
+    (report,) = Planned(tmp_path, images, network=f"{__name__}:Mislabelling").reports()
+    assert report["fatal"].startswith(f"the network failed: ValueError: {told}")
+
+
 def test_a_unit_that_a_task_has_fetched_gives_the_same_report_and_rows(tmp_path: Path) -> None:
     group(tmp_path, 5, 1, 1)
     images = [{"uri": "group.png"}, {"uri": "absent.png"}]
