@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from segface_batch import storage
 from segface_batch.inputs import named, parquet
-from segface_batch.inputs.image import SourceImage, points_of
+from segface_batch.inputs.image import SourceImage, points_of, printable
 from segface_batch.storage import ranged
 from segface_batch.storage.redact import redacted
 
@@ -25,6 +25,9 @@ _READ_BYTES = 4 * 2**20
 #: A longer line or cell is no path, no caption and no list of landmarks.  It bounds the memory that damage can take.
 _LONGEST = 16 * 2**20
 
+#: UTF-16's byte order marks, as `_open_text` decodes them.
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+
 
 def read_columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
     """The columns of a manifest.  All are text, except in a Parquet file, which has types."""
@@ -33,7 +36,7 @@ def read_columns(place: str, suffix: str, n_bytes: int) -> pa.Schema:
     names = ["uri"]
     if suffix == ".csv":
         with _open_text(place, n_bytes) as file:
-            names = next(_csv_rows(file, place), None) or []
+            names = _header(_csv_rows(file, place))
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
@@ -76,27 +79,26 @@ def list_images(
         else:
             image = named.find(uri, folder)
         yield image._replace(
-            image_id=parquet.text(row.get("image_id")) or image.image_id,
+            image_id=printable(parquet.text(row.get("image_id")) or image.image_id),
             landmarks=points_of(row),
-            carried=tuple(row.get(name) for name in carried),
+            carried=tuple(printable(value) if isinstance(value, str) else value for value in map(row.get, carried)),
         )
 
 
 def _open_text(place: str, n_bytes: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(ranged.open_ranged(place, n_bytes, _READ_BYTES), encoding="utf-8-sig", newline="")
+    """The text of a manifest; bytes that are not UTF-8 become surrogates, as in the names of files."""
+    file = ranged.open_ranged(place, n_bytes, _READ_BYTES)
+    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def _lines(file: io.TextIOWrapper, place: str) -> Iterator[str]:
-    """The lines with their ends.  ValueError, with a hint, for what is not text."""
-    try:
-        while line := file.readline(_LONGEST):
-            if len(line) == _LONGEST:
-                raise ValueError(
-                    f"{redacted(place)} has a line of more than {_LONGEST:,} characters; is it a manifest?"
-                )
-            yield line
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{redacted(place)} is not UTF-8 ({error.reason}); save it as UTF-8") from None
+    """The lines with their ends.  ValueError, with a hint, for what is no text in UTF-8."""
+    while line := file.readline(_LONGEST):
+        if line.startswith(_UTF_16):
+            raise ValueError(f"{redacted(place)} is in UTF-16; save it as UTF-8")
+        if len(line) == _LONGEST:
+            raise ValueError(f"{redacted(place)} has a line of more than {_LONGEST:,} characters; is it a manifest?")
+        yield line
 
 
 def _read_lines(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -110,11 +112,15 @@ def _read_csv(place: str, n_bytes: int, names: Sequence[str]) -> Iterator[dict[s
     """Empty cells are None.  A row that cannot be told apart into its cells has none."""
     with _open_text(place, n_bytes) as file:
         rows = _csv_rows(file, place)
-        header = next(rows) or []
+        header = _header(rows)
         for row in rows:
             # With a comma that has no quotes around it, which cell is which?
             cells = [] if row is None or any(row[len(header) :]) else row
             yield {name: cell or None for name, cell in zip(header, cells, strict=False)}
+
+
+def _header(rows: Iterator[list[str] | None]) -> list[str]:
+    return list(map(printable, next(rows, None) or []))
 
 
 def _csv_rows(file: io.TextIOWrapper, place: str) -> Iterator[list[str] | None]:

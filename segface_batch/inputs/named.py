@@ -7,7 +7,7 @@ import os
 
 from segface_batch import storage
 from segface_batch.inputs import folders
-from segface_batch.inputs.image import SourceImage
+from segface_batch.inputs.image import SourceImage, printable
 from segface_batch.storage.redact import redacted
 
 
@@ -17,23 +17,23 @@ def find(uri: str, folder: str) -> SourceImage:
     Its `error` is `bad_uri` where no file and no object can be called that.
     """
     uri = uri.lstrip() if storage.is_url(uri.lstrip()) else uri
-    is_url = storage.is_url(uri)
-    place = uri if is_url or uri.startswith("/") else folders.place_of(f"{folder}/{uri}")
+    place = uri if storage.is_url(uri) or uri.startswith("/") else f"{folder}/{uri}"
     n_bytes, error = 0, None if storage.is_valid(place) else "bad_uri"
     path = storage.local_path(place)
+    if path is not None and printable(place) != place:
+        place = folders.place_of(path)
     if path is not None and error is None:
         try:
             n_bytes = os.stat(path).st_size
         except OSError as refused:
             error = "bad_uri" if refused.errno == errno.ENAMETOOLONG else None
     shown = _printable(redacted(place))
-    return SourceImage(
-        _printable(redacted(uri)), shown, n_bytes=n_bytes, place=None if shown == place else place, error=error
-    )
+    place = None if shown == place or error else place
+    return SourceImage(_printable(redacted(uri)), shown, n_bytes=n_bytes, place=place, error=error)
 
 
 def _printable(name: str) -> str:
-    return name.replace("\0", "\\x00")
+    return printable(name).replace("\0", "\\x00")
 
 
 def may_exist(image: SourceImage) -> bool:

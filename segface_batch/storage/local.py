@@ -108,7 +108,8 @@ def path_of(place: str) -> str:
     if not is_file_url(place):
         return place
     path = place[7:]
-    return os.fsdecode(unquote_to_bytes(path.removeprefix("localhost") if path.startswith("localhost/") else path))
+    path = path.removeprefix("localhost") if path.startswith("localhost/") else path
+    return os.fsdecode(unquote_to_bytes(os.fsencode(path)))
 
 
 @contextlib.contextmanager

@@ -26,6 +26,9 @@ _COMMON = ("gs", "hf", "http", "https", "memory", "s3", "s3a")
 #: Bucket and key as botocore allows them; it refuses others before it sends anything, as if they concerned all.
 _S3_OBJECT = re.compile(r"s3a?://(arn:[^/]+/)?[A-Za-z0-9._-]{1,255}/.+", re.IGNORECASE | re.DOTALL)
 
+#: What no URL holds: NUL, and bytes that are not UTF-8 (as Python has them in text).
+_UNSENDABLE = re.compile("[\0\ud800-\udfff]")
+
 
 def is_url(place: str) -> bool:
     return _SCHEME.match(place) is not None
@@ -66,7 +69,7 @@ def is_valid(place: str) -> bool:
     if path is not None:
         return path.strip("/") != "" and "\0" not in path
     scheme = place.partition("://")[0].lower()
-    if "\0" in place or not _is_known(scheme):
+    if _UNSENDABLE.search(place) or not _is_known(scheme):
         return False
     if scheme in ("s3", "s3a"):
         return _S3_OBJECT.fullmatch(place) is not None

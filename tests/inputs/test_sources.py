@@ -197,7 +197,7 @@ def test_secrets_in_a_manifest_serve_to_read_and_are_not_shown(tmp_path: Path) -
         (b"uri\na.jpg\n", ("landmarks",), "no column 'landmarks' (it has: uri)"),
         (b"uri\na.jpg\n", ("landmarks", "box"), "no column 'landmarks' or 'box' (it has: uri)"),
         (b"uri,uri\na.jpg,b.jpg\n", (), "has 2 columns 'uri'; rename all but one"),
-        (b"uri\ncaf\xe9.jpg\n", (), "is not UTF-8"),
+        ("uri\na.jpg\n".encode("utf-16"), (), "is in UTF-16; save it as UTF-8"),
         (b'uri\na.jpg\n"b.jpg\nc.jpg\n', (), "is not CSV from line 3 on (unexpected end of data); check its quotes"),
         (b'uri,a,b\na.jpg,"x,y\nb.jpg,"x",y\n', (), "is not CSV from line 2 on (',' expected after '\"')"),
         (b"uri\n" + b"a" * 2**24, (), "has a line of more than 16,777,216 characters"),
@@ -233,6 +233,25 @@ def test_a_manifest_with_bytes_for_text_reads_like_one_with_text(tmp_path: Path)
     keyed = {"key": pa.array([b"000", None]), "jpg": pa.array([b"1", b"2"])}
     pq.write_table(pa.table(keyed), tmp_path / "f.parquet")
     assert ids(tmp_path / "f.parquet") == ["000", "f.parquet/1"]
+
+
+def test_bytes_that_are_not_utf8_concern_their_row_alone(tmp_path: Path) -> None:
+    name = b"caf\xe9.jpg"
+    for path in (b"a.jpg", name):
+        with open(os.path.join(os.fsencode(tmp_path), path), "wb") as file:
+            file.write(path)
+    here = os.fsencode(tmp_path)
+    places = [b"a.jpg", name, here + b"/" + name, b"file://" + here + b"/" + name, b"s3://bucket/" + name]
+    (tmp_path / "m.txt").write_bytes(b"\n".join(places))
+    (tmp_path / "m.csv").write_bytes(b"uri,n\xe9\n" + b"".join(place + b",\xe91\n" for place in places))
+    for listing, columns, carried in (("m.txt", [], ()), ("m.csv", ["n\\xe9"], ("\\xe91",))):
+        found, _ = listed(tmp_path / listing, columns=columns)
+        assert [image.carried for image in found] == [carried] * 5
+        assert [image.image_id for image in found] == [place.decode("utf-8", "backslashreplace") for place in places]
+        assert [image.error for image in found] == [None] * 4 + ["bad_uri"]
+        assert [storage.read(image.uri) for image in found[:4]] == [b"a.jpg", name, name, name]
+        assert pa.array(found[4][:2]).to_pylist() == ["s3://bucket/caf\\xe9.jpg"] * 2
+        assert found[4].place is None
 
 
 def test_a_folder_of_manifest_parts_is_a_manifest(tmp_path: Path) -> None:
