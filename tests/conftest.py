@@ -75,6 +75,14 @@ def ray_session() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def ray_address(ray_session: None) -> str:
+    """For RAY_ADDRESS of processes that are to use that Ray."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `segface-batch ...` as a user would, in a folder of the test's own."""

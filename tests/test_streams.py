@@ -43,13 +43,6 @@ def words(source: Path, out: Path, *options: object) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def ray_address(ray_session: None) -> str:
-    import ray
-
-    return ray.get_runtime_context().gcs_address
-
-
-@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("streams") / "in"
     drivers.write_images(folder, 8)

@@ -21,7 +21,6 @@ COLUMNS = ("uri", "image_id")
 #: Bytes of one request for lines.
 _READ_BYTES = 4 * 2**20
 
-
 #: A longer line or cell is no path, no caption and no list of landmarks.  It bounds the memory that damage can take.
 _LONGEST = 16 * 2**20
 

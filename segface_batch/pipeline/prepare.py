@@ -71,9 +71,7 @@ def with_engine(job: Job, run: Mapping[str, Any] | None, progress: Progress) -> 
 
 
 def with_compiler(job: Job, images: int, progress: Progress) -> Job:
-    """The job without `compile` where that is no gain."""
-    if not job.compile:
-        return job
+    """A job with `compile`, or the same without where that is no gain."""
     reason = None
     if images < COMPILE_FROM:
         reason = f"{images:,} images take less time than compiling, which pays from about {COMPILE_FROM:,} on"

@@ -33,13 +33,6 @@ INTERRUPTIONS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @pytest.fixture(scope="module")
-def ray_address(ray_session: None) -> str:
-    import ray
-
-    return ray.get_runtime_context().gcs_address
-
-
-@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults") / "in"
     drivers.write_images(folder, marks=dict.fromkeys((20, 30, 45), stand_in.SLOW))

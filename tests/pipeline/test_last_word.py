@@ -15,6 +15,12 @@ with last_word("gone"):
     {}
 """
 
+#: The pipe to the watcher is closed once it is dead, which the kill alone does not wait for.
+WATCHER_KILLED = (
+    "watcher = int(open('/proc/thread-self/children').read()); os.kill(watcher, signal.SIGKILL); "
+    "os.waitid(os.P_PID, watcher, os.WEXITED | os.WNOWAIT)"
+)
+
 
 @pytest.mark.parametrize(
     ("inside", "told"),
@@ -23,7 +29,7 @@ with last_word("gone"):
         ("os.kill(os.getpid(), signal.SIGKILL)", "gone\n"),
         ("pass", ""),
         ("sys.exit(3)", ""),
-        ("os.kill(int(open('/proc/thread-self/children').read()), signal.SIGKILL)", ""),
+        (WATCHER_KILLED, ""),
     ],
 )
 def test_only_a_silent_end_is_told(inside: str, told: str) -> None:
