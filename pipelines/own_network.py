@@ -23,7 +23,8 @@ TONES = Dataset(
         FaceClass("background", "everything else", (0, 0, 0)),
         FaceClass("dark", "mean of red, green and blue below 60", (102, 60, 150)),
         FaceClass("bright", "mean of red, green and blue above 200", (255, 255, 255)),
-        FaceClass("skin", "coloured like skin", (255, 214, 170)),
+        # Its common name gives it the measures of skin, such as skin_light, and a column of the view `common`.
+        FaceClass("skin", "coloured like skin", (255, 214, 170), common="skin"),
     ),
     landmarks="",  # a crop brings nothing but its pixels
 )

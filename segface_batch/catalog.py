@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cached_property
 
 #: Hugging Face repository that holds `NAME/model_299.pt` for every checkpoint.
 HUB_REPOSITORY = "kartiknarayan/SegFace"
@@ -18,11 +19,13 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FaceClass:
-    """One class of a data set: its name there, what it covers, and its colour (RGB) in drawings."""
+    """One class of a data set: its name there, what it covers, its colour (RGB) in drawings, and its `common` name in
+    COMMON or PAIRED, "" where it has none.  The two classes of a pair share one."""
 
     name: str
     meaning: str
     color: Color
+    common: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,43 +40,65 @@ class Dataset:
     classes: tuple[FaceClass, ...]
     landmarks: str
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         return tuple(face_class.name for face_class in self.classes)
 
+    def ids(self, *common: str) -> tuple[int, ...]:
+        """The ids of the classes with these common names."""
+        return tuple(index for name in common for index in self._ids.get(name, ()))
+
+    @cached_property
+    def _ids(self) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        for index, face_class in enumerate(self.classes):
+            found[face_class.common] = (*found.get(face_class.common, ()), index)
+        return found
+
+
+#: One vocabulary for all data sets.  Which class of a pair is the left one in the picture only positions tell.
+COMMON = (
+    "background", "skin", "nose", "mouth", "lip_upper", "lip_lower", "hair", "glasses", "hat", "earring", "necklace",
+    "neck", "cloth",
+)  # fmt: skip
+PAIRED = ("brow", "eye", "ear")
+
+#: What a face is made of: all that is seen of it between hairline, ears and chin.
+FACE = ("skin", "brow", "eye", "nose", "mouth", "lip_upper", "lip_lower", "glasses")
 
 #: Class id that means "everything else" in every table; drawings leave it unpainted.
 BACKGROUND = 0
 
 
-def _classes(*rows: tuple[str, str, Color]) -> tuple[FaceClass, ...]:
+def _classes(*rows: tuple[str, str, Color, str]) -> tuple[FaceClass, ...]:
     return tuple(FaceClass(*row) for row in rows)
 
 
 #: "l_" and "r_" are the data set's own words, and no source says whose left is meant; other tools call the same ids
-#: the other way round.  Where the side matters, ask the position of the pixels, not the name.
+#: the other way round.  Where the side matters, ask the position of the pixels, not the name.  Each row: name, meaning,
+#: colour, common name.
 CELEBAMASK_HQ = Dataset(
     "CelebAMask-HQ",
     _classes(
-        ("background", "everything else", (0, 0, 0)),
-        ("neck", "neck", (226, 170, 122)),
-        ("skin", "face skin", (255, 214, 170)),
-        ("cloth", "clothing", (88, 104, 178)),
-        ("l_ear", "left ear", (214, 120, 90)),
-        ("r_ear", "right ear", (240, 146, 70)),
-        ("l_brow", "left eyebrow", (120, 72, 32)),
-        ("r_brow", "right eyebrow", (158, 104, 52)),
-        ("l_eye", "left eye", (40, 160, 220)),
-        ("r_eye", "right eye", (20, 110, 190)),
-        ("nose", "nose", (250, 190, 60)),
-        ("mouth", "inside of the mouth, teeth", (255, 255, 255)),
-        ("l_lip", "lower lip", (196, 40, 70)),
-        ("u_lip", "upper lip", (232, 84, 110)),
-        ("hair", "hair", (102, 60, 150)),
-        ("eye_g", "glasses", (0, 200, 160)),
-        ("hat", "hat or other head cover", (40, 140, 60)),
-        ("ear_r", "earring", (255, 0, 220)),
-        ("neck_l", "necklace", (200, 230, 0)),
+        ("background", "everything else", (0, 0, 0), "background"),
+        ("neck", "neck", (226, 170, 122), "neck"),
+        ("skin", "face skin", (255, 214, 170), "skin"),
+        ("cloth", "clothing", (88, 104, 178), "cloth"),
+        ("l_ear", "left ear", (214, 120, 90), "ear"),
+        ("r_ear", "right ear", (240, 146, 70), "ear"),
+        ("l_brow", "left eyebrow", (120, 72, 32), "brow"),
+        ("r_brow", "right eyebrow", (158, 104, 52), "brow"),
+        ("l_eye", "left eye", (40, 160, 220), "eye"),
+        ("r_eye", "right eye", (20, 110, 190), "eye"),
+        ("nose", "nose", (250, 190, 60), "nose"),
+        ("mouth", "inside of the mouth, teeth", (255, 255, 255), "mouth"),
+        ("l_lip", "lower lip", (196, 40, 70), "lip_lower"),
+        ("u_lip", "upper lip", (232, 84, 110), "lip_upper"),
+        ("hair", "hair", (102, 60, 150), "hair"),
+        ("eye_g", "glasses", (0, 200, 160), "glasses"),
+        ("hat", "hat or other head cover", (40, 140, 60), "hat"),
+        ("ear_r", "earring", (255, 0, 220), "earring"),
+        ("neck_l", "necklace", (200, 230, 0), "necklace"),
     ),
     landmarks="",
 )
@@ -81,17 +106,17 @@ CELEBAMASK_HQ = Dataset(
 LAPA = Dataset(
     "LaPa",
     _classes(
-        ("background", "everything else", (0, 0, 0)),
-        ("face_lr_rr", "face skin with both ears", (255, 214, 170)),
-        ("lb", "left eyebrow", (120, 72, 32)),
-        ("rb", "right eyebrow", (158, 104, 52)),
-        ("le", "left eye", (40, 160, 220)),
-        ("re", "right eye", (20, 110, 190)),
-        ("nose", "nose", (250, 190, 60)),
-        ("ul", "upper lip", (232, 84, 110)),
-        ("im", "inside of the mouth, teeth", (255, 255, 255)),
-        ("ll", "lower lip", (196, 40, 70)),
-        ("hair", "hair", (102, 60, 150)),
+        ("background", "everything else", (0, 0, 0), "background"),
+        ("face_lr_rr", "face skin with both ears", (255, 214, 170), "skin"),
+        ("lb", "left eyebrow", (120, 72, 32), "brow"),
+        ("rb", "right eyebrow", (158, 104, 52), "brow"),
+        ("le", "left eye", (40, 160, 220), "eye"),
+        ("re", "right eye", (20, 110, 190), "eye"),
+        ("nose", "nose", (250, 190, 60), "nose"),
+        ("ul", "upper lip", (232, 84, 110), "lip_upper"),
+        ("im", "inside of the mouth, teeth", (255, 255, 255), "mouth"),
+        ("ll", "lower lip", (196, 40, 70), "lip_lower"),
+        ("hair", "hair", (102, 60, 150), "hair"),
     ),
     landmarks="five",
 )
@@ -99,17 +124,17 @@ LAPA = Dataset(
 HELEN = Dataset(
     "Helen",
     _classes(
-        ("bg", "everything else", (0, 0, 0)),
-        ("face", "face skin", (255, 214, 170)),
-        ("lb", "left eyebrow", (120, 72, 32)),
-        ("rb", "right eyebrow", (158, 104, 52)),
-        ("le", "left eye", (40, 160, 220)),
-        ("re", "right eye", (20, 110, 190)),
-        ("nose", "nose", (250, 190, 60)),
-        ("ulip", "upper lip", (232, 84, 110)),
-        ("imouth", "inside of the mouth, teeth", (255, 255, 255)),
-        ("llip", "lower lip", (196, 40, 70)),
-        ("hair", "hair", (102, 60, 150)),
+        ("bg", "everything else", (0, 0, 0), "background"),
+        ("face", "face skin", (255, 214, 170), "skin"),
+        ("lb", "left eyebrow", (120, 72, 32), "brow"),
+        ("rb", "right eyebrow", (158, 104, 52), "brow"),
+        ("le", "left eye", (40, 160, 220), "eye"),
+        ("re", "right eye", (20, 110, 190), "eye"),
+        ("nose", "nose", (250, 190, 60), "nose"),
+        ("ulip", "upper lip", (232, 84, 110), "lip_upper"),
+        ("imouth", "inside of the mouth, teeth", (255, 255, 255), "mouth"),
+        ("llip", "lower lip", (196, 40, 70), "lip_lower"),
+        ("hair", "hair", (102, 60, 150), "hair"),
     ),
     landmarks="68",
 )

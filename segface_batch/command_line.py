@@ -237,14 +237,14 @@ def _job_options(sub: Command, *only: str) -> None:
             continue
         if group not in groups:
             groups[group] = sub.add_argument_group(group)
-        groups[group].add_argument(jobs.flag(each.name), **_argument(each, annotations[each.name]))
+        groups[group].add_argument(jobs.flag(each.name), dest=each.name, **_argument(each, annotations[each.name]))
 
 
 def _argument(of: Field[Any], annotation: Any) -> dict[str, Any]:
     """What `add_argument` must know of a field."""
     about = of.metadata
     if annotation is bool:
-        return {"action": "store_true", "help": about["help"]}
+        return {"action": "store_false" if of.default else "store_true", "help": about["help"]}
     if get_origin(annotation) in (Union, types.UnionType):  # X | None
         annotation = get_args(annotation)[0]
     help = about["help"] if "(default:" in about["help"] else f"{about['help']} (default: %(default)s)"

@@ -89,6 +89,11 @@ class Job:
     compile: bool = option(False, MODEL, recorded=True, help=
         "compile the network with torch, if the job has enough images to gain from it")
 
+    confidence: bool = option(True, MODEL, recorded=True, help=
+        "leave the columns that say how sure the network is null")
+    confidence_map: bool = option(False, MODEL, recorded=True, help=
+        "also store how sure the network is of each pixel, as a PNG beside the mask")
+
     faces: str = option("whole", FACES, recorded=True, choices=("whole", "detect", "given"), help=
         "whole: the images are ready crops; detect: find the faces in photographs; given: crop by the landmarks or "
         "boxes in the manifest or Parquet file")
@@ -165,6 +170,8 @@ class Job:
             raise ValueError("--network brings its own checkpoint: leave out --checkpoint or --network")
         checkpoint = self.model
         self._check_values()
+        if self.confidence_map and not self.confidence:
+            raise ValueError("--confidence-map with --no-confidence: leave out one of them")
         self._check_faces(checkpoint)
         self._check_device()
         self._check_weights(checkpoint)
@@ -251,8 +258,9 @@ def recorded(job: Job) -> dict[str, Any]:
 
 
 def flag(name: str) -> str:
-    """The option of a field: --max-faces of max_faces."""
-    return f"--{name.replace('_', '-')}"
+    """The option of a field: --max-faces of max_faces, --no-confidence of confidence, which is on without it."""
+    is_on = any(each.name == name and each.default is True for each in fields(Job))
+    return f"--{'no-' if is_on else ''}{name.replace('_', '-')}"
 
 
 def _check_input(place: str, checkpoint: catalog.Checkpoint, placed_by: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ import psutil
 from PIL import Image
 
 from segface_batch import Job, storage
+from segface_batch.output import schema
 from tests import s3_server
 
 #: Small masks.
@@ -55,7 +56,7 @@ def start(source: object, out: object, *options: object, **environment: str) -> 
 def parts(out: object) -> dict[str, bytes]:
     """The content of all parts, by name."""
     out = storage.absolute(str(out))
-    names = [f"{folder}/{name}" for folder in ("stats", "masks") for name in storage.list_names(f"{out}/{folder}", "")]
+    names = [f"{folder}/{name}" for folder in schema.TABLES for name in storage.list_names(f"{out}/{folder}", "")]
     return {name: storage.read(f"{out}/{name}") for name in names}
 
 

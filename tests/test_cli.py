@@ -52,7 +52,7 @@ def test_the_help_of_annotate_shows_every_setting_its_default_and_its_choices(co
         assert flag(each.name) in text
         if each.metadata["choices"] is not None:
             assert f"{flag(each.name)} {{{','.join(each.metadata['choices'])}}}" in text
-        if each.default not in (None, False, ()):
+        if each.default not in (None, ()) and not isinstance(each.default, bool):
             assert f"{each.metadata['help']} (default: {each.default})" in text
 
 

@@ -215,7 +215,8 @@ def test_what_a_resume_must_repeat(faces: Path) -> None:
     job = Job(str(faces), "out", columns=("source",), actors=(1, 2), max_faces=3, faces="detect", device="cpu")
     assert recorded(job) == {
         "input": str(faces), "checkpoint": "convnext_celeba_512", "weights_sha256": None, "network": None,
-        "engine": "auto", "precision": "fp32", "compile": False, "faces": "detect", "mask_space": "crop",
+        "engine": "auto", "precision": "fp32", "compile": False, "confidence": True, "confidence_map": False,
+        "faces": "detect", "mask_space": "crop",
         "detector": "mtcnn", "min_face": 40, "min_score": 0.95, "max_faces": 3, "decode": "exact",
         "max_pixels": 80_000_000, "columns": ["source"], "image_column": None, "part_rows": 16_384,
     }  # fmt: skip
@@ -227,7 +228,8 @@ def test_the_command_line_gives_the_same_job(faces: Path) -> None:
     weights, given = faces / "a.jpg", str(faces)
     settings = {
         "checkpoint": "swinb_celeba_512", "weights": str(weights), "weights_sha256": "0" * 64, "device": "cpu",
-        "engine": "torch", "precision": "bf16", "compile": True, "faces": "detect", "mask_space": "image",
+        "engine": "torch", "precision": "bf16", "compile": True, "confidence_map": True,
+            "faces": "detect", "mask_space": "image",
         "detector": "mtcnn", "min_face": 50, "min_score": 0.5, "max_faces": 3, "max_pixels": 1000,
         "columns": ("a", "b"), "image_column": "photo", "part_rows": 7, "actors": (1, 2), "threads": 3,
         "num_gpus": 0.0, "batch_size": 5, "new": True, "retry_errors": True, "takeover": True, "max_errors": 0,
@@ -240,7 +242,8 @@ def test_the_command_line_gives_the_same_job(faces: Path) -> None:
     chosen, unknown = command_line().parse_known_args(words)
     assert unknown == []
     assert job_of(chosen) == Job((given, given), "out", **settings)
-    others = {"input", "output", "network", "revision", "decode", "storage_options"}  # which exclude some of these
+    # Which exclude some of these.
+    others = {"input", "output", "network", "revision", "decode", "storage_options", "confidence"}
     assert {each.name for each in dataclasses.fields(Job)} == settings.keys() | others
 
 

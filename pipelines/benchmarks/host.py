@@ -11,7 +11,9 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,9 +25,15 @@ from segface_batch.curate.evaluate import counted_pairs, f1
 from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
 from segface_batch.images.crop import crop_image, crop_whole
 from segface_batch.images.decode import decode, decode_reduced
+from segface_batch.images.measures import CroppedFace
+from segface_batch.images.shapes import Shapes
 from segface_batch.model.segface_network import SegFaceNetwork
 
 ROUNDS, LARGE = 9, catalog.find("mobilenet_celeba_512")
+
+#: The columns that `CroppedFace` gives, and those that `Shapes` does.
+MEASURES = [each.name for each in statistics.STATISTICS if hasattr(CroppedFace, each.name)]
+SHAPES = ("left", "top", "right", "bottom", "x", "y", "components", "largest", "sides")
 
 
 def obvious(jpeg: bytes) -> np.ndarray:
@@ -45,15 +53,26 @@ def main(folder: str = "", rounds: str = str(ROUNDS)) -> None:
 
 
 def print_steps(jpeg: bytes, mask: np.ndarray, rounds: int) -> None:
-    limit, names = DEFAULT_MAX_PIXELS, LARGE.dataset.class_names
+    limit, classes = DEFAULT_MAX_PIXELS, len(LARGE.dataset.classes)
+    image = decode(jpeg, limit)
+    crop = crop_image(image, LARGE)
+
+    def measure(thing: object, names: Iterable[str]) -> list[Any]:
+        return [getattr(thing, name) for name in names]
+
+    def face() -> CroppedFace:  # made anew each time: it keeps what was measured
+        return CroppedFace(mask, LARGE.dataset, crop.transform, image.size, crop.pixels)
+
     steps = {
         "decode": lambda: decode(jpeg, limit),
         "decode and crop, exact": lambda: crop_image(decode(jpeg, limit), LARGE),
         "decode and crop, near": lambda: crop_image(decode(jpeg, limit), LARGE, near=True),
         "decode and crop, fast": lambda: crop_whole(*decode_reduced(jpeg, limit, LARGE.resolution), LARGE),
         "  obvious: open, convert, resize, normalise": lambda: obvious(jpeg),
-        "statistics": lambda: statistics.measured(mask, names),
-        "  obvious: a sum for each class": lambda: [(mask == index).sum() for index in range(len(names))],
+        "statistics": lambda: statistics.measured(statistics.Mask(mask, face())),
+        "  shapes alone": lambda: measure(Shapes(mask, classes), SHAPES),
+        "  measures alone": lambda: measure(face(), MEASURES),
+        "  obvious: a sum for each class": lambda: [(mask == index).sum() for index in range(classes)],
         "PNG": lambda: masks.encode(mask),
         "  obvious: save": lambda: Image.fromarray(mask).save(io.BytesIO(), "PNG"),
     }

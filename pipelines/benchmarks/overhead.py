@@ -50,15 +50,19 @@ def bare(paths: Sequence[Path], job: Job, resources: Resources, weights_sha256: 
     from segface_batch.images import masks, statistics as table
     from segface_batch.images.crop import crop_image
     from segface_batch.images.decode import decode
+    from segface_batch.images.measures import CroppedFace
     from segface_batch.pipeline.worker import load_network
 
     network = load_network(job, resources, weights_sha256)
     checkpoint, size = network.checkpoint, network.batch_size
 
     def some(chosen: Sequence[Path]) -> None:
-        crops = [crop_image(decode(path.read_bytes(), job.max_pixels), checkpoint).pixels for path in chosen]
-        for mask in network.parse(np.stack(crops)).labels:
-            table.measured(mask, checkpoint.dataset.class_names)
+        images = [decode(path.read_bytes(), job.max_pixels) for path in chosen]
+        crops = [crop_image(image, checkpoint) for image in images]
+        parsed = network.parse(np.stack([crop.pixels for crop in crops]))
+        for image, crop, mask, told in zip(images, crops, parsed.labels, parsed.confidence or (), strict=True):
+            face = CroppedFace(mask, checkpoint.dataset, crop.transform, image.size, crop.pixels)
+            table.measured(table.Mask(mask, face, told))
             masks.encode(mask)
 
     def work() -> None:

@@ -19,6 +19,7 @@ from segface_batch import catalog
 from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
 from segface_batch.images.crop import crop_image
 from segface_batch.images.decode import decode
+from segface_batch.images.measures import CroppedFace
 
 ROUNDS = 5
 
@@ -29,14 +30,20 @@ HOST_IMAGES, NETWORK_IMAGES = 24, 4
 def host(checkpoint: str, rounds: int) -> Paired:
     """The steps before and after the network."""
     found, count, limit = catalog.find(checkpoint), HOST_IMAGES, DEFAULT_MAX_PIXELS
-    names = found.dataset.class_names
     jpegs = corpus.enlarged(corpus.RENDERED[:count])
     images = [decode(each, limit) for each in jpegs]
+    crops = [crop_image(image, found) for image in images]
     labels = [corpus.labels(file, found.resolution) for file in corpus.TRUE_MASKS[:count]]
+    faces = [
+        lambda image=image, crop=crop, mask=mask: CroppedFace(
+            mask, found.dataset, crop.transform, image.size, crop.pixels
+        )
+        for image, crop, mask in zip(images, crops, labels, strict=True)
+    ]  # made anew each time: a face keeps what was measured
     steps: dict[str, Callable[[], Any]] = {
         "decode": lambda: [decode(each, limit) for each in jpegs],
         "crop": lambda: [crop_image(image, found) for image in images],
-        "statistics": lambda: [statistics.measured(mask, names) for mask in labels],
+        "statistics": lambda: [statistics.measured(statistics.Mask((face := each()).labels, face)) for each in faces],
         "png": lambda: [masks.encode(mask) for mask in labels],
     }
     return paired({name: timed(work, count) for name, work in steps.items()}, rounds)

@@ -1,8 +1,9 @@
-"""SQL over an output: one SELECT on the views `stats` and `masks`, and its result as table, csv, json or parquet.
+"""SQL over an output: one SELECT on its tables and views, and its result as table, csv, json or parquet.
 
-DuckDB sees two Arrow data sets and nothing else: no file, network, extension, setting or Python variable.  Columns and
-filters reach the Parquet reader, so a query that does not name `mask` reads no mask.  Results come in batches; what a
-statement must hold at once is limited by `memory_limit`.
+The tables are `stats`, `shapes` and `masks`, the views those of curate/views.py.  DuckDB sees the Parquet files of the
+output (those of a store through Arrow data sets) and nothing else: no other file, network, extension, setting or Python
+variable.  Columns and filters reach the Parquet reader, so a query that does not name `mask` reads no mask.  Results
+come in batches; what a statement must hold at once is limited by `memory_limit`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ from typing import Any, TextIO, TypeVar
 import duckdb
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from segface_batch.curate.views import views
 from segface_batch.output import schema
-from segface_batch.output.reader import open_output
+from segface_batch.output.reader import Output, open_output
 
 FORMS = ("table", "csv", "json", "parquet")
+
+_TABLES = "the tables are stats, shapes and masks, the views faces and common"
+
+#: How DuckDB's functions begin that read files.  What they may read is limited besides (`_show`).
+_READERS = ("read_", "parquet_", "glob", "sniff_")
 
 #: Rows of a batch: 50 MB of masks.
 _BATCH_ROWS = 8192
@@ -73,12 +81,10 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
             raise ValueError(_reason(error, memory_limit)) from error
 
     try:
-        connection = _locked_down(memory_limit)
+        connection = _connection(memory_limit)
     except duckdb.Error as error:
         raise ValueError(f"memory limit '{memory_limit}': {_reason(error, memory_limit)}") from error
-    connection.register("stats", output.stats)
-    connection.register("masks", output.masks)
-    connection.execute("SET lock_configuration = true")
+    _show(connection, output)
     statement = step(lambda: _only_select(connection, sql))
     rows = step(lambda: connection.sql(statement).to_arrow_reader(_BATCH_ROWS))
 
@@ -91,11 +97,10 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
     return pa.RecordBatchReader.from_batches(rows.schema.with_metadata(metadata), batches())
 
 
-def _locked_down(memory_limit: str) -> duckdb.DuckDBPyConnection:
+def _connection(memory_limit: str) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(
         ":memory:",
         config={
-            "enable_external_access": False,
             "python_enable_replacements": False,
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
@@ -106,13 +111,51 @@ def _locked_down(memory_limit: str) -> duckdb.DuckDBPyConnection:
     )
 
 
+def _show(connection: duckdb.DuckDBPyConnection, output: Output) -> None:
+    """Let the connection see the output, and nothing else from now on."""
+    # DuckDB takes *, ? and [ in a path for a pattern.
+    is_plain = isinstance(output.filesystem, pafs.LocalFileSystem) and not set("*?[") & set(output.root)
+    files = {table: output.files(table) for table in schema.TABLES}
+    if is_plain:
+        connection.execute(f"SET allowed_paths = {_list([file for each in files.values() for file in each])}")
+    connection.execute("SET enable_external_access = false")
+    for table in schema.TABLES:
+        if is_plain:
+            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({_list(files[table])})")
+        else:
+            connection.register(table, getattr(output, table))
+    for view, select in views(output.dataset, output.stats_schema).items():
+        connection.execute(f"CREATE VIEW {view} AS {select}")
+    connection.execute("SET lock_configuration = true")
+
+
+def _list(texts: Iterable[str]) -> str:
+    """Texts as a list of DuckDB's SQL."""
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
+
+
 def _only_select(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise ValueError(f"give one SELECT statement, not {len(statements) or 'an empty one'}")
     if statements[0].type != duckdb.StatementType.SELECT:
         raise ValueError(f"only SELECT is allowed, not {statements[0].type.name}; an output is never changed by SQL")
+    ((parsed,),) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    for name in _sources(json.loads(parsed)):
+        if "/" in name or "." in name or name.startswith(_READERS):
+            raise ValueError(f"files are not read by name ('{_printable(name)}'); {_TABLES}")
     return statements[0]
+
+
+def _sources(node: Any) -> Iterator[str]:
+    """The names of tables and of functions that give tables, in a statement as DuckDB serializes it."""
+    if isinstance(node, dict):
+        if node.get("type") == "BASE_TABLE":
+            yield node["table_name"]
+        elif node.get("type") == "TABLE_FUNCTION":
+            yield node["function"].get("function_name", "")
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _sources(each)
 
 
 def _interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], deadline: float | None) -> T:
@@ -146,7 +189,7 @@ def _reason(error: Exception, memory_limit: str) -> str:
     if "Out of Memory" in text:
         return f"the query needs more than {memory_limit} of memory; ask for fewer rows or columns, or allow more"
     if unknown := re.search(r"Table with name (.+) does not exist", text):
-        return f"there is no table {unknown[1]}; the tables are stats and masks"
+        return f"there is no table {unknown[1]}; {_TABLES}"
     return textwrap.shorten(text, 400, placeholder=" ...")
 
 

@@ -90,7 +90,7 @@ class _Costs:
             "written_bytes": images * self.bytes_per_image + n_parts * self.bytes_per_part,
             # A unit is put into staging and read from there; a part is two files and a record.
             "get_requests": images * self.gets_per_image + units,
-            "put_requests": units + 3 * n_parts,
+            "put_requests": units + (len(schema.TABLES) + 1) * n_parts,
         }
         return Use(images, **values, price=None if self.prices is None else self.prices.of(values))
 
@@ -185,12 +185,12 @@ def _uses(
 
 
 def _written_bytes(job: Job, measured: Sequence[Measured]) -> tuple[float, float]:
-    """Bytes of both Parquet files per image, and per part, from a part of all the sample's rows and one of half."""
+    """Bytes of all Parquet files per image, and per part, from a part of all the sample's rows and one of half."""
     rows = pa.concat_tables([one.rows for one in measured if one.rows is not None])
     described = schema.describe(job.model.dataset)
     half = rows.num_rows // 2
     if not half:
-        return float(sum(map(len, parts.files(rows, described)))), 0.0
-    whole, less = (sum(map(len, parts.files(table, described))) for table in (rows, rows.slice(0, half)))
+        return float(sum(map(len, parts.files(rows, described).values()))), 0.0
+    whole, less = (sum(map(len, parts.files(table, described).values())) for table in (rows, rows.slice(0, half)))
     per_row = max(0.0, (whole - less) / (rows.num_rows - half))
     return per_row * rows.num_rows / _images(measured), max(0.0, whole - per_row * rows.num_rows)

@@ -45,12 +45,14 @@ def decode(png: bytes) -> np.ndarray:
 OUTSIDE = 255
 
 
-def paste(mask: np.ndarray, transform: np.ndarray, width: int, height: int) -> tuple[np.ndarray, tuple[int, int]]:
+def paste(
+    mask: np.ndarray, transform: np.ndarray, width: int, height: int, outside: int = OUTSIDE
+) -> tuple[np.ndarray, tuple[int, int]]:
     """A mask (h, w) of uint8 class ids and its transform (2, 3) -> the mask in pixels of the image, (H, W) uint8, and
     its left and top edge there.
 
     It is the smallest upright rectangle with all that the mask covers of the image of `width` x `height` pixels.  A
-    pixel gets the class at its middle, OUTSIDE where that is beyond the mask.  The mask must overlap the image.
+    pixel gets the class at its middle, `outside` where that is beyond the mask.  The mask must overlap the image.
     """
     across, down = mask.shape[1], mask.shape[0]
     corners = transform @ np.array([[0, across, 0, across], [0, 0, down, down], [1, 1, 1, 1]])
@@ -65,6 +67,6 @@ def paste(mask: np.ndarray, transform: np.ndarray, width: int, height: int) -> t
         Image.Transform.AFFINE,
         (*back[0], shift[0], *back[1], shift[1]),
         Image.Resampling.NEAREST,
-        fillcolor=OUTSIDE,
+        fillcolor=outside,
     )
     return np.array(pasted), (left, top)

@@ -21,11 +21,16 @@ from segface_batch.errors import ERRORS, ImageError
 from segface_batch.images import DEFAULT_MAX_PIXELS, masks, statistics
 from segface_batch.images.crop import Crop, CropError, crop_image, stacked
 from segface_batch.images.decode import decode, to_rgb
-from segface_batch.model.network import Network
+from segface_batch.images.measures import CroppedFace
+from segface_batch.images.statistics import Mask
+from segface_batch.model.network import Network, Parsed
 from segface_batch.model.segface_network import SegFaceNetwork
 
 #: A path or URL, encoded bytes, pixels of Pillow, or an array as `_as_pillow` takes it.
 AnyImage = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
+
+#: A crop, and the width and height of its image.
+_Cropped = tuple[Crop, tuple[int, int]]
 
 
 class FaceParser:
@@ -56,7 +61,9 @@ class FaceParser:
             raise TypeError(f"images is one {_said(images)}; give a list, for one image too: parse([image])")
         if landmarks is not None and isinstance(images, Sized) and len(images) != len(landmarks):
             raise ValueError(f"landmarks has {len(landmarks)} entries for {len(images)} images; give each image one")
-        return self._labels(self._crops(images, landmarks))
+        side = self.checkpoint.resolution
+        labels = [parsed.labels for _, parsed in self._parsed(self._crops(images, landmarks))]
+        return np.concatenate([np.empty((0, side, side), np.uint8), *labels])
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A Ray Data batch with encoded images in the column `bytes`, or else arrays in `image` -> the same with
@@ -75,25 +82,27 @@ class FaceParser:
                     "encoded images in 'bytes' or RGB arrays in 'image', and 'landmarks' for LaPa and Helen"
                 )
         errors: list[str | None] = []
-        labels = iter(self._labels(self._crops(*(batch[column] for column in needed), errors=errors)))
-        found = [None if error else next(labels) for error in errors]
+        batches = self._parsed(self._crops(*(batch[column] for column in needed), errors=errors))
+        measured = iter([mask for crops, parsed in batches for mask in self._masks(crops, parsed)])
+        found = [None if error else next(measured) for error in errors]
         side = self.checkpoint.resolution
         mask = np.full((len(found), side, side), masks.OUTSIDE, np.uint8)
         for row, each in zip(mask, found, strict=True):
             if each is not None:
-                row[:] = each
-        measured = statistics.columns(found, self.checkpoint.dataset.class_names)
-        return {**batch, "mask": mask, "error": pa.array(errors, pa.string()), **measured}
+                row[:] = each.labels
+        columns = statistics.columns(found, self.checkpoint.dataset.class_names)
+        return {**batch, "mask": mask, "error": pa.array(errors, pa.string()), **columns}
 
     def _crops(
         self, images: Iterable[Any], landmarks: Iterable[Any] | None = None, errors: list[str | None] | None = None
-    ) -> Iterator[Crop]:
+    ) -> Iterator[_Cropped]:
         """The crop of every image.  One that has none raises ValueError; with `errors`, which gets the word or None of
         every image, it is left out."""
         pairs = zip(images, repeat(None)) if landmarks is None else zip(images, landmarks, strict=True)
         for index, (image, points) in enumerate(pairs):
             try:
-                crop = crop_image(self._decoded(image, index), self.checkpoint, _as_points(points))
+                decoded = self._decoded(image, index)
+                crop = crop_image(decoded, self.checkpoint, _as_points(points))
             except ImageError as error:
                 if errors is None:
                     raise ValueError(f"images[{index}]: {error} ({ERRORS[str(error)]})") from error
@@ -101,7 +110,7 @@ class FaceParser:
             else:
                 if errors is not None:
                     errors.append(None)
-                yield crop
+                yield crop, decoded.size
 
     def _decoded(self, image: Any, index: int) -> Image.Image:
         """Any image -> upright, mode RGB."""
@@ -119,13 +128,16 @@ class FaceParser:
             f"images[{index}] is a {_said(image)}; give a path, a URL, encoded bytes, a Pillow image or a numpy array"
         )
 
-    def _labels(self, crops: Iterator[Crop]) -> np.ndarray:
-        """Crops -> (B, R, R) uint8, by as many at once as the network takes."""
-        side = self.checkpoint.resolution
-        labels = [np.empty((0, side, side), np.uint8)]
+    def _parsed(self, crops: Iterator[_Cropped]) -> Iterator[tuple[list[_Cropped], Parsed]]:
+        """Crops, by as many at once as the network takes, and their result."""
         while batch := list(islice(crops, self.network.batch_size)):
-            labels.append(self.network.parse(*stacked(batch)).labels)
-        return np.concatenate(labels)
+            yield batch, self.network.parse(*stacked([crop for crop, _ in batch]))
+
+    def _masks(self, crops: Sequence[_Cropped], parsed: Parsed) -> Iterator[Mask]:
+        """What statistics are measured on."""
+        for (crop, size), labels, confidence in zip(crops, parsed.labels, parsed.confidence or (), strict=True):
+            face = CroppedFace(labels, self.checkpoint.dataset, crop.transform, size, crop.pixels)
+            yield Mask(labels, face, confidence)
 
 
 def _as_pillow(array: np.ndarray, index: int) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from segface_batch.model import warp
+from segface_batch.model import scores, warp
 from segface_batch.model.backbones import Backbone
 from segface_batch.model.segface import Attention, SegFace, depth_to_space, normalised, split_heads, upsampled_sum
 
@@ -68,23 +68,27 @@ class FusedSegFace(nn.Module):
         self.upscaling = nn.ModuleList((first, norm, gelu, second, gelu_again))
         self.requires_grad_(False)
 
-    def forward(self, pixels: Tensor, there: Tensor | None = None, back: Tensor | None = None) -> Tensor:
-        """(B, R, R, 3) uint8 RGB -> class ids (B, R, R) uint8; grids as for `logits`."""
-        if there is None or back is None:
-            labels = [part.argmax(-1, keepdim=True).to(torch.uint8) for part in self._logits(pixels, there)]
-            return self._joined(labels)[:, 0]
-        logits = self._joined(self._logits(pixels, there))
-        parts = back.split(_CPU_ROWS, dim=1) if self.split else (back,)
-        return torch.cat([warp.sampled(logits, part).argmax(1).to(torch.uint8) for part in parts], dim=1)
+    def forward(self, pixels: Tensor, there: Tensor | None = None, back: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, R, R, 3) uint8 RGB -> class ids (B, R, R) uint8 and their scores (B, 3, R, R) float32 as `scores.scored`
+        has them; grids as for `logits`."""
+        parts = self._logits(pixels, there)
+        if back is None:
+            labels, scored = zip(*map(scores.scored, parts), strict=True)
+            return self._joined([part.unsqueeze(1) for part in labels])[:, 0], self._joined([*scored])
+        logits = self._joined(parts)
+        rows = back.split(_CPU_ROWS, dim=1) if self.split else (back,)
+        labels, scored = zip(*(scores.scored(warp.sampled(logits, each).flatten(2)) for each in rows), strict=True)
+        side = pixels.shape[1:3]
+        return torch.cat(labels, dim=1).unflatten(1, side), torch.cat(scored, dim=2).unflatten(2, side)
 
     def logits(self, pixels: Tensor, there: Tensor | None = None, back: Tensor | None = None) -> Tensor:
-        """The same before argmax: (B, K, R, R) float32.  `there` and `back` are the grids of `warp.grids`, for
-        LaPa's checkpoints."""
+        """The same before that: (B, K, R, R) float32.  `there` and `back` are the grids of `warp.grids`, for LaPa's
+        checkpoints."""
         logits = self._joined(self._logits(pixels, there))
         return logits if back is None else warp.sampled(logits, back)
 
     def _logits(self, pixels: Tensor, there: Tensor | None) -> list[Tensor]:
-        """Parts (B, n, 2, 2, 2, 2, K) float32 that together have all N features."""
+        """Parts (B, K, 16 n) float32 that together have the 4 x 4 pixels of all N features."""
         inputs = normalised(pixels)
         if there is not None:
             inputs = warp.sampled(inputs, there)
@@ -95,7 +99,7 @@ class FusedSegFace(nn.Module):
         ]
         fused = upsampled_sum(embedded).permute(0, 2, 3, 1).flatten(1, 2)
         tokens, features = self._attended(list(fused.split(CPU_FEATURES if self.split else fused.shape[1], dim=1)))
-        weights = self.hypernetwork(tokens).float().transpose(1, 2)  # B, 32, K
+        weights = self.hypernetwork(tokens).float()  # B, K, 32
         return [self._upscaled_logits(part, weights) for part in features]
 
     def _attended(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -113,15 +117,16 @@ class FusedSegFace(nn.Module):
         return self.transformer.norm_final_attn(tokens), features
 
     def _upscaled_logits(self, features: Tensor, weights: Tensor) -> Tensor:
-        """(B, n, C) and (B, 32, K) -> (B, n, 2, 2, 2, 2, K)."""
+        """(B, n, C) and (B, K, 32) -> (B, K, 16 n)."""
         first, norm, gelu, second, gelu_again = self.upscaling
         pixels = gelu(norm(first(features).unflatten(-1, (4, -1))))
         pixels = gelu_again(second(pixels)).unflatten(-1, (4, -1))  # B, n, 4, 4, 32
-        return (pixels.flatten(1, 3).float() @ weights).unflatten(1, (-1, 2, 2, 2, 2))
+        return weights @ pixels.flatten(1, 3).float().transpose(1, 2)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
-        """Parts (B, n, 2, 2, 2, 2, K) -> (B, K, R, R)."""
-        return depth_to_space(torch.cat(parts, dim=1).unflatten(1, (self.side, self.side)))
+        """Parts (B, X, 16 n) of X maps -> (B, X, R, R)."""
+        features = torch.cat(parts, dim=2).unflatten(2, (self.side, self.side, 2, 2, 2, 2))
+        return depth_to_space(features.movedim(1, -1))
 
 
 class FusedCrossAttention(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,8 @@ from segface_batch.catalog import Checkpoint
 if TYPE_CHECKING:
     import numpy as np
 
+    from segface_batch.images.confidence import Confidence
+
 
 #: A mask has 8 bits for a pixel, and one id is `masks.OUTSIDE`.
 _MOST_CLASSES = 255
@@ -26,9 +29,11 @@ _MOST_CLASSES = 255
 
 @dataclass(frozen=True)
 class Parsed:
-    """The result for a batch: `labels` (B, R, R) uint8 class ids."""
+    """The result for a batch: `labels` (B, R, R) uint8 class ids, and the `confidence` of each mask, None where the
+    network tells none."""
 
     labels: np.ndarray
+    confidence: Sequence[Confidence] | None = None
 
 
 class NetworkFactory(Protocol):

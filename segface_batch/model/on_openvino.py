@@ -19,6 +19,7 @@ import numpy as np
 import openvino
 
 from segface_batch.catalog import Checkpoint
+from segface_batch.images import confidence
 from segface_batch.model import weights
 from segface_batch.model.network import Parsed
 
@@ -33,8 +34,11 @@ _PACKAGES = ("openvino", "torch", "timm")
 class OpenvinoEngine:
     """`precision` is fp32 or bf16; `threads` are its CPU threads (None: one per core)."""
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, *, precision: str, threads: int | None) -> None:
-        self.resolution = checkpoint.resolution
+    def __init__(
+        self, checkpoint: Checkpoint, path: Path, *, precision: str, threads: int | None, confidence_map: bool
+    ) -> None:
+        self.resolution, self.n_classes = checkpoint.resolution, len(checkpoint.dataset.classes)
+        self.confidence_map = confidence_map
         core = openvino.Core()
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
@@ -60,15 +64,16 @@ class OpenvinoEngine:
             from segface_batch.model import warp
 
             inputs += [grid.numpy() for grid in warp.grids(torch.from_numpy(landmarks), self.resolution)]
-        labels = np.empty(pixels.shape[:3], np.uint8)
+        labels, told = np.empty(pixels.shape[:3], np.uint8), []
         for number in range(len(pixels)):
             self.request.infer([array[number : number + 1] for array in inputs], share_inputs=True)
-            labels[number] = self.request.get_output_tensor().data[0]
-        return lambda: Parsed(labels)
+            labels[number], scores = (self.request.get_output_tensor(output).data[0] for output in range(2))
+            told.append(confidence.of_pixels(labels[number], scores, self.n_classes, keep=self.confidence_map))
+        return lambda: Parsed(labels, told)
 
 
 def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
-    """One image (1, R, R, 3) uint8, and LaPa's grids -> labels (1, R, R) uint8."""
+    """One image (1, R, R, 3) uint8, and LaPa's grids -> labels and scores as of `FusedSegFace`."""
     graph = None
     try:
         target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"

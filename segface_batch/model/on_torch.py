@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from segface_batch.catalog import Checkpoint
-from segface_batch.model import engine, warp, weights
+from segface_batch.images import confidence
+from segface_batch.model import engine, scores, warp, weights
 from segface_batch.model.fused import FusedSegFace
 from segface_batch.model.network import Parsed
 
@@ -29,13 +30,22 @@ class TorchEngine:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, path: Path, *, device: str, precision: str, threads: int | None, compile: bool
+        self,
+        checkpoint: Checkpoint,
+        path: Path,
+        *,
+        device: str,
+        precision: str,
+        threads: int | None,
+        compile: bool,
+        confidence_map: bool,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device, self.resolution = torch.device(device), checkpoint.resolution
+        self.n_classes, self.confidence_map = len(checkpoint.dataset.classes), confidence_map
         on_cpu = self.device.type == "cpu"
         if precision == "bf16" and on_cpu and not engine.cpu_has_bf16():
             log.warning("this CPU has no instructions for bfloat16: bf16 is slower here than fp32")
@@ -56,22 +66,39 @@ class TorchEngine:
         On a GPU the work is only queued, in the order of the calls, and copies run beside it.
         """
         grids = () if landmarks is None else warp.grids(self._uploaded(landmarks), self.resolution)
-        labels = self.network(self._uploaded(pixels), *grids)
+        labels, scored = self.network(self._uploaded(pixels), *grids)
         if self.device.type == "cpu":
-            return lambda: Parsed(labels.numpy())
-        host = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
-        host.copy_(labels, non_blocking=True)
+            return lambda: Parsed(labels.numpy(), self._of_pixels(labels.numpy(), scored.numpy()))
+        sums = scores.summed(labels.flatten(1), scored.flatten(2), self.n_classes)
+        found = [labels, sums]
+        if self.confidence_map:
+            found.append((scored[:, 1] * 255).round().to(torch.uint8))
+        hosts = [self._downloaded(tensor) for tensor in found]
         copied = torch.cuda.Event()
         copied.record()
 
         def finish() -> Parsed:
             copied.synchronize()
-            return Parsed(host.numpy())
+            return self._of_sums(*(host.numpy() for host in hosts))
 
         return finish
+
+    def _of_pixels(self, labels: np.ndarray, scored: np.ndarray) -> list[confidence.Confidence]:
+        pairs = zip(labels, scored, strict=True)
+        return [confidence.of_pixels(*pair, self.n_classes, keep=self.confidence_map) for pair in pairs]
+
+    def _of_sums(self, labels: np.ndarray, sums: np.ndarray, margins: np.ndarray | None = None) -> Parsed:
+        pixels = [np.bincount(mask.ravel(), minlength=self.n_classes) for mask in labels]
+        maps = [None] * len(labels) if margins is None else margins
+        return Parsed(labels, [confidence.of_sums(*each) for each in zip(pixels, sums, maps, strict=True)])
 
     def _uploaded(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
         if self.device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _downloaded(self, tensor: Tensor) -> Tensor:
+        """The tensor's copy in the host's memory, once the device comes to it."""
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return host.copy_(tensor, non_blocking=True)

@@ -28,7 +28,8 @@ class SegFaceNetwork:
     hub.  `device` is auto, cpu or cuda.  `engine` is torch, openvino (on a CPU, with the extra of that name) or auto,
     which is OpenVINO where it is installed and there is no GPU.  `precision` bf16 is faster than fp32 where the device
     has instructions for it, and not exact.  With `compile` torch compiles the network at the first call, which takes
-    minutes.  `threads` limits the CPU threads of the engine (torch: of the whole process).
+    minutes.  `threads` limits the CPU threads of the engine (torch: of the whole process).  With `confidence_map` the
+    confidence has `margins`.
     ValueError for an unknown name, OSError where the weights cannot be found or fetched.
     """
 
@@ -45,6 +46,7 @@ class SegFaceNetwork:
         threads: int | None = None,
         engine: str = "auto",
         compile: bool = False,
+        confidence_map: bool = False,
     ) -> None:
         self.checkpoint = catalog.find(checkpoint)
         path = weight_files.locate(self.checkpoint, weights, revision)
@@ -59,13 +61,21 @@ class SegFaceNetwork:
             # Imported here: each engine takes seconds and needs packages of its own.
             from segface_batch.model.on_openvino import OpenvinoEngine
 
-            self._runner = OpenvinoEngine(self.checkpoint, path, precision=precision, threads=threads)
+            self._runner = OpenvinoEngine(
+                self.checkpoint, path, precision=precision, threads=threads, confidence_map=confidence_map
+            )
             self.device = "cpu"
         else:
             from segface_batch.model.on_torch import TorchEngine
 
             self._runner = TorchEngine(
-                self.checkpoint, path, device=device, precision=precision, threads=threads, compile=compile
+                self.checkpoint,
+                path,
+                device=device,
+                precision=precision,
+                threads=threads,
+                compile=compile,
+                confidence_map=confidence_map,
             )
             self.device = self._runner.device.type
         self.batch_size = batch_size or (GPU_BATCH if self.device == "cuda" else CPU_BATCH)
@@ -81,7 +91,9 @@ class SegFaceNetwork:
             for first in range(0, len(pixels), self.batch_size)
         ]
         empty = np.empty((0, *pixels.shape[1:3]), np.uint8)
-        return Parsed(np.concatenate([empty, *(part.labels for part in parts)])[: len(pixels)])
+        labels = np.concatenate([empty, *(part.labels for part in parts)])[: len(pixels)]
+        confidence = [each for part in parts for each in part.confidence or ()]
+        return Parsed(labels, confidence[: len(pixels)])
 
     def _parse(self, chosen: np.ndarray, pixels: np.ndarray, landmarks: np.ndarray | None) -> Parsed:
         """`Parsed` of the crops with these indices."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from segface_batch.images.confidence import Confidence
 from segface_batch.images.crop import Crop
 from segface_batch.inputs.image import SourceImage
 
@@ -28,12 +29,22 @@ class FetchedImage:
 
 
 @dataclass(frozen=True)
+class Pasted:
+    """A mask in pixels of the upright image: `labels` (H, W) uint8 class ids, `masks.OUTSIDE` where the crop does not
+    reach; `margins` (H, W) uint8 as in `Confidence`; `transform` (2, 3) takes them to the image."""
+
+    labels: np.ndarray
+    margins: np.ndarray | None
+    transform: np.ndarray
+
+
+@dataclass(frozen=True)
 class Face:
     """A face of an image, or an image without any: the only shape of a row.
 
-    `size` is (width, height) of the upright image in pixels, None where it was not decoded.  `labels` (H, W) uint8 are
-    class ids, and `masks.OUTSIDE` where the crop does not reach; `crop.transform` takes them to the image.  Without
-    `labels`, `error` says why, or there is no face.
+    `size` is (width, height) of the upright image in pixels, None where it was not decoded.  `labels` (R, R) uint8 are
+    the network's class ids, which `crop.transform` takes to the image, and `confidence` is the network's; `pasted` is
+    the mask to store where that is another.  Without `labels`, `error` says why, or there is no face.
     """
 
     image: FetchedImage
@@ -42,4 +53,6 @@ class Face:
     index: int = 0
     crop: Crop | None = None
     labels: np.ndarray | None = None
+    confidence: Confidence | None = None
+    pasted: Pasted | None = None
     error: str | None = None

@@ -1,7 +1,8 @@
 """Stage and publish: how rows reach the output exactly once, however often work is repeated.
 
-    OUT/_segface/staging/part-00000/unit-00000000.arrow   the rows of one unit, both tables side by side
+    OUT/_segface/staging/part-00000/unit-00000000.arrow   the rows of one unit, all tables side by side
     OUT/masks/part-00000.parquet                           then, from all staged units of the part, its masks,
+    OUT/shapes/part-00000.parquet                          their shapes,
     OUT/_segface/parts/part-00000.json                     its record (counts and fingerprints),
     OUT/stats/part-00000.parquet                           and its statistics: once they exist, the part is published
 
@@ -120,12 +121,13 @@ def publish(out: str, planned: PlannedPart, run: Mapping[str, Any]) -> None:
         raise
     if rows.num_rows < planned.images:
         raise ValueError(f"{planned.name}: {rows.num_rows} rows staged for {planned.images} images")
-    masks_file, stats_file = files(rows, run)
-    masks_place = storage.join(out, "masks", name)
-    if not storage.put(masks_place, masks_file):
-        masks_file = storage.read(masks_place)  # an earlier publisher's
-    storage.put(record_place(out, planned), _json(_record(planned, rows, masks_file, stats_file)))
-    storage.put(storage.join(out, "stats", name), stats_file)
+    content = files(rows, run)
+    for table in (schema.MASKS, schema.SHAPES):
+        place = storage.join(out, table, name)
+        if not storage.put(place, content[table]):
+            content[table] = storage.read(place)  # an earlier publisher's
+    storage.put(record_place(out, planned), _json(_record(planned, rows, content)))
+    storage.put(storage.join(out, schema.STATS, name), content[schema.STATS])
     staging.clear(planned, planned.units)
 
 
@@ -133,20 +135,23 @@ def republish(out: str, planned: PlannedPart, run: Mapping[str, Any], retry: str
     """Replace the rows of the images that were tried again; repeating it changes nothing."""
     staging, name = Staging(out, retry), f"{planned.name}.parquet"
     again = pa.concat_tables(_read_staged([staging.unit(planned, unit) for unit in sorted(units)]))
-    masks_place, stats_place = storage.join(out, "masks", name), storage.join(out, "stats", name)
     tried = set(_images(again))
-    # Each table without the images that were tried: they alone can differ where a process died between the two writes.
-    stats, masks = (
-        table.filter(pa.array([image not in tried for image in _images(table)], pa.bool_()))
-        for table in (pq.read_table(pa.BufferReader(storage.read(place))) for place in (stats_place, masks_place))
-    )
-    others = stats.append_column(again.schema.field("mask"), masks["mask"]).cast(again.schema)
-    rows = pa.concat_tables([others, again])
+    # Each table without the images that were tried: they alone can differ where a process died between two writes.
+    others = [
+        _without(tried, pq.read_table(pa.BufferReader(storage.read(storage.join(out, table, name)))))
+        for table in schema.TABLES
+    ]
+    rows = pa.concat_tables([schema.joined(others, again.schema), again])
     rows = rows.sort_by([(key, "ascending") for key in schema.KEY])
-    masks_file, stats_file = files(rows, run)
-    storage.replace(masks_place, masks_file)
-    storage.replace(stats_place, stats_file)
-    storage.replace(record_place(out, planned), _json(_record(planned, rows, masks_file, stats_file)))
+    content = files(rows, run)
+    for table in schema.TABLES:
+        storage.replace(storage.join(out, table, name), content[table])
+    storage.replace(record_place(out, planned), _json(_record(planned, rows, content)))
+
+
+def _without(images: Collection[tuple[int, int]], rows: pa.Table) -> pa.Table:
+    """The rows of all other images."""
+    return rows.filter(pa.array([image not in images for image in _images(rows)], pa.bool_()))
 
 
 def finish(out: str, plan: Plan) -> dict[str, Any]:
@@ -233,32 +238,32 @@ def _read_staged(places: Sequence[str]) -> list[pa.Table]:
         return list(threads.map(read, places))
 
 
-def files(rows: pa.Table, run: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The Parquet files of a part, masks and statistics; `run` is run.json's content."""
+def files(rows: pa.Table, run: Mapping[str, Any]) -> dict[str, bytes]:
+    """The Parquet files of a part, by table; `run` is run.json's content."""
     rows = rows.combine_chunks()  # the bytes must not depend on the units
-    metadata = schema.metadata(run)
-    masks = rows.select(schema.masks_schema().names).replace_schema_metadata(metadata | schema.MASKS_METADATA)
-    stats = rows.drop_columns("mask").replace_schema_metadata(metadata)
-    return _parquet(masks, MASK_ROW_GROUP), _parquet(stats, rows.num_rows)
+    metadata, found = schema.metadata(run), {}
+    for name, table in schema.split(rows, [each["name"] for each in run["classes"]]).items():
+        also = schema.MASKS_METADATA if name == schema.MASKS else {}
+        table = table.replace_schema_metadata(metadata | also)
+        found[name] = _parquet(table, MASK_ROW_GROUP if name == schema.MASKS else rows.num_rows)
+    return found
 
 
-def _record(planned: PlannedPart, rows: pa.Table, masks_file: bytes, stats_file: bytes) -> dict[str, Any]:
+def _record(planned: PlannedPart, rows: pa.Table, content: Mapping[str, bytes]) -> dict[str, Any]:
     name = f"{planned.name}.parquet"
     return {
         "part": planned.name,
         "images": planned.images,
         **counts(rows),
-        "files": {f"masks/{name}": fingerprint(masks_file), f"stats/{name}": fingerprint(stats_file)},
+        "files": {f"{table}/{name}": fingerprint(file) for table, file in content.items()},
     }
 
 
 def _parquet(table: pa.Table, row_group_size: int) -> bytes:
-    others = [name for name in table.column_names if name != "mask"]
+    others = [name for name in table.column_names if name not in schema.MASK_COLUMNS]
     # PNG does not shrink further, and a dictionary of masks would be the masks again.
-    options: dict[str, Any] = {
-        "compression": {**dict.fromkeys(others, "zstd"), "mask.bytes": "none"},
-        "use_dictionary": others,
-    }
+    images = {f"{name}.bytes": "none" for name in table.column_names if name in schema.MASK_COLUMNS}
+    options: dict[str, Any] = {"compression": {**dict.fromkeys(others, "zstd"), **images}, "use_dictionary": others}
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, **options) as writer:
         writer.write_table(table, row_group_size=row_group_size)
@@ -267,7 +272,7 @@ def _parquet(table: pa.Table, row_group_size: int) -> bytes:
 
 def _list_temporaries(out: str) -> list[str]:
     """List the files that killed processes did not finish; object stores have none."""
-    folders = () if storage.is_url(out) else ("stats", "masks", "_segface")
+    folders = () if storage.is_url(out) else (*schema.TABLES, "_segface")
     entries = (entry.place for folder in folders for entry in storage.list_objects(storage.join(out, folder)))
     return [place for place in entries if storage.name_of(place).startswith(".") and place.endswith(".tmp")]
 

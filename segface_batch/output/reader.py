@@ -1,8 +1,8 @@
-"""An output as a program reads it: settings, class table, both tables, and its faces with mask, image and geometry.
+"""An output as a program reads it: settings, class table, its tables, and its faces with mask, image and geometry.
 
 Whatever reads an output goes through `open_output`, except `verify`, which must also read what is damaged.  Opening
-lists both folders and reads one footer and the names of the planned parts.  Statistics are published last, so the names
-of their parts say which parts of both tables are there.
+lists the folders and reads one footer and the names of the planned parts.  Statistics are published last, so the names
+of their parts say which parts of all tables are there.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from PIL import Image
 
 from segface_batch import storage
-from segface_batch.catalog import FaceClass
+from segface_batch.catalog import Dataset, FaceClass
 from segface_batch.images import masks
 from segface_batch.output import run as runs, schema
 from segface_batch.output.originals import Originals
 from segface_batch.output.plan import Plan
 from segface_batch.storage import arrow
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,6 @@ _NEEDED = ("image_id", "uri", *schema.KEY, "width", "height", "transform")
 #: What the files of parts are called; a sync tool's `part-00000 (conflicted copy).parquet` is none.
 _PART = re.compile(r"part-\d{5,}\.parquet")
 
-_FORMAT = ds.ParquetFileFormat()
-
 
 @dataclass(frozen=True)
 class OutputFace:
@@ -55,7 +55,7 @@ class OutputFace:
 
     @property
     def key(self) -> tuple[int, ...]:
-        """What names the face in both tables: unit, seq, face."""
+        """What names the face in all tables: unit, seq, face."""
         return tuple(self.row[name] for name in schema.KEY)
 
     @property
@@ -92,16 +92,46 @@ class OutputFace:
 
 @dataclass(frozen=True)
 class Output:
-    """`run` is run.json's content as the Parquet metadata repeats it; the position of a class in `classes` is its id.
+    """`run` is run.json's content as the Parquet metadata repeats it; the class table `dataset` is from there.
 
-    `stats` and `masks` have the same parts in the same order.
+    `parts` are the names of the published files, the same in the folder of each table; `root` is the output's path in
+    the `filesystem`.
     """
 
     run: dict[str, Any]
-    classes: tuple[FaceClass, ...]
-    stats: ds.FileSystemDataset
-    masks: ds.FileSystemDataset
+    dataset: Dataset
+    parts: tuple[str, ...]
+    root: str
+    filesystem: pafs.FileSystem
+    stats_schema: pa.Schema
     originals: Originals
+
+    @property
+    def classes(self) -> tuple[FaceClass, ...]:
+        """The position of a class is its id."""
+        return self.dataset.classes
+
+    def files(self, table: str) -> list[str]:
+        """The paths of a table's files, in the plan's order."""
+        return [f"{self.root}/{table}/{part}" for part in self.parts]
+
+    @cached_property
+    def stats(self) -> ds.FileSystemDataset:
+        return self._table(schema.STATS, self.stats_schema)
+
+    @cached_property
+    def shapes(self) -> ds.FileSystemDataset:
+        return self._table(schema.SHAPES, schema.shapes_schema(self.dataset))
+
+    @cached_property
+    def masks(self) -> ds.FileSystemDataset:
+        return self._table(schema.MASKS, schema.masks_schema())
+
+    def _table(self, table: str, columns: pa.Schema) -> ds.FileSystemDataset:
+        import pyarrow.dataset as ds  # imports pandas where that is installed, for which `query` need not wait
+
+        files, filesystem = self.files(table), self.filesystem
+        return ds.FileSystemDataset.from_paths(files, columns, ds.ParquetFileFormat(), filesystem)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -120,10 +150,8 @@ class Output:
         In memory are `batch_rows` of these rows, and a row group of masks for the faces of each part that the caller
         keeps: a mask asked for in plan order is read once, with its row group.
         """
-        if self.run["schema_version"] < schema.SCHEMA_VERSION:
-            raise ValueError(
-                "the output was made by an earlier segface-batch and does not say where its masks lie; use that"
-            )
+        import pyarrow.dataset as ds
+
         has_mask = ds.field("status") == schema.OK
         scanner = self.stats.scanner(
             columns=None if columns is None else list(dict.fromkeys((*_NEEDED, *columns))),
@@ -187,8 +215,8 @@ def open_output(out: str) -> Output:
     """
     out = storage.absolute(out)
     filesystem, root = arrow.filesystem(out)
-    stats, masks = (storage.list_names(storage.join(out, folder), ".parquet") for folder in ("stats", "masks"))
-    parts = [name for name in stats if _PART.fullmatch(name)]
+    names = {table: storage.list_names(storage.join(out, table), ".parquet") for table in reversed(schema.TABLES)}
+    parts = [name for name in names[schema.STATS] if _PART.fullmatch(name)]
     if not parts:
         raise FileNotFoundError(
             f"'{out}/stats' has no Parquet part yet: 'segface-batch annotate INPUT {out}' is still running or was "
@@ -200,7 +228,7 @@ def open_output(out: str) -> Output:
     if plan is not None:
         planned = {f"{part.name}.parquet" for part in plan.parts}
         parts = [name for name in parts if name in planned]
-    if strays := sorted({*stats} - {*parts}):
+    if strays := sorted({*names[schema.STATS]} - {*parts}):
         log.warning(
             "'%s/stats' has Parquet files that are no part of the output and are left out: %d, the first is '%s'; "
             "'segface-batch verify' names all",
@@ -208,23 +236,21 @@ def open_output(out: str) -> Output:
             len(strays),
             strays[0],
         )
-    if missing := sorted({*parts} - {*masks}):
-        raise FileNotFoundError(f"'{out}/masks/{missing[0]}' is missing though stats has that part; copy both folders")
-    return Output(
-        run,
-        _classes(run),
-        _dataset([f"{root}/stats/{part}" for part in parts], stats_schema, filesystem),
-        _dataset([f"{root}/masks/{part}" for part in parts], schema.masks_schema(), filesystem),
-        Originals(out, plan, run["settings"]),
-    )
+    for table in schema.TABLES:
+        if missing := sorted({*parts} - {*names[table]}):
+            raise FileNotFoundError(
+                f"'{out}/{table}/{missing[0]}' is missing though stats has that part; copy all folders"
+            )
+    originals = Originals(out, plan, run["settings"])
+    return Output(run, _dataset(run), tuple(parts), root, filesystem, stats_schema, originals)
 
 
 def _read_plan(out: str, run: Mapping[str, Any]) -> Plan | None:
-    """What is planned; None where only `stats` and `masks` were copied or may be read, and for earlier versions.
+    """What is planned; None where only the tables were copied or may be read.
 
     Read after `stats` was listed, so that it has every part found there.
     """
-    if run["schema_version"] < schema.SCHEMA_VERSION or "plan" not in run:
+    if "plan" not in run:
         return None
     try:
         return runs.read_plan(out, run)
@@ -232,24 +258,22 @@ def _read_plan(out: str, run: Mapping[str, Any]) -> Plan | None:
         return None
 
 
-def _dataset(paths: list[str], columns: pa.Schema, filesystem: pafs.FileSystem) -> ds.FileSystemDataset:
-    return ds.FileSystemDataset.from_paths(paths, schema=columns, format=_FORMAT, filesystem=filesystem)
-
-
 def _run(part: str, stats_schema: pa.Schema) -> dict[str, Any]:
     content = (stats_schema.metadata or {}).get(b"segface_batch")
     if content is None:
         raise ValueError(f"'{part}' was not written by segface-batch: its metadata lacks the key 'segface_batch'")
     run = json.loads(content)
-    if run["schema_version"] > schema.SCHEMA_VERSION:
+    if run["schema_version"] != schema.SCHEMA_VERSION:
+        other = "a newer" if run["schema_version"] > schema.SCHEMA_VERSION else "that"
         raise ValueError(
-            f"'{part}' has schema version {run['schema_version']}, and this segface-batch reads up to "
-            f"{schema.SCHEMA_VERSION}; install a newer one, or read the Parquet files with any other tool"
+            f"'{part}' has schema version {run['schema_version']}, and this segface-batch reads "
+            f"{schema.SCHEMA_VERSION}; use {other} one, or read the Parquet files with any other tool"
         )
     return run
 
 
-def _classes(run: dict[str, Any]) -> tuple[FaceClass, ...]:
+def _dataset(run: Mapping[str, Any]) -> Dataset:
     """The inverse of `schema.describe`."""
     by_id = sorted(run["classes"], key=lambda entry: entry["id"])
-    return tuple(FaceClass(entry["name"], entry["meaning"], tuple(entry["color"])) for entry in by_id)
+    classes = (FaceClass(each["name"], each["meaning"], tuple(each["color"]), each["common"]) for each in by_id)
+    return Dataset(run["dataset"], tuple(classes), landmarks="")

@@ -1,15 +1,16 @@
 """The schema of the output: one row per face, and one per image without a face or with an error.
 
-The rows are written as two Parquet data sets, `stats` and `masks`, joined by (unit, seq, face); staged tables have
-both side by side.  No column's type depends on the data.  What a reader must know besides the columns (class table,
-checkpoint, versions) is JSON under the key `segface_batch` of the Parquet metadata.
+The rows are written as three Parquet data sets, `stats`, `shapes` and `masks`, joined by (unit, seq, face); staged
+tables have them side by side.  No column's type depends on the data.  What a reader must know besides the columns
+(class table, checkpoint, versions) is JSON under the key `segface_batch` of the Parquet metadata.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ import pyarrow as pa
 
 from segface_batch.catalog import BACKGROUND, Dataset
 from segface_batch.images import masks, statistics
+from segface_batch.images.measures import CroppedFace
+from segface_batch.images.statistics import SHAPES, STATS, Mask
 from segface_batch.output.face import Face
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 OK, NO_FACE, ERROR = "ok", "no_face", "error"
 
@@ -75,31 +78,31 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
 #: 8-bit grey PNG of class ids in the layout of Hugging Face's `Image` feature (which lets `bytes` be null).
 MASK = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 
+#: Columns of `masks` besides SHARED.
+MASK_COLUMNS = {
+    "mask": "8-bit grey PNG; the value of a pixel is the id of its class",
+    "margin": "8-bit grey PNG of the mask's size; the best class's probability less the second's, times 255; null "
+    "without --confidence-map",
+}
+
 #: What names a row; the first two name its image.
 KEY = ("unit", "seq", "face")
 
-#: The columns that both tables have.
+#: The columns that all tables have.
 SHARED = ("image_id", *KEY)
+
+#: The tables, in the order in which their files are published: the last one says that the others are there.
+MASKS = "masks"
+TABLES = (MASKS, SHAPES, STATS)
 
 _NOTHING = pa.schema([])
 
 
-#: Names that a staged row needs for itself, besides COLUMNS and the statistics.
-_OWN = ("mask", "landmarks")
-
-
-def is_reserved(name: str) -> bool:
-    """True for names that a column of the inputs cannot keep in the output."""
-    word = name.lower()  # DuckDB takes Status and status for the same
-    prefixes = tuple(statistic.name for statistic in statistics.STATISTICS if statistic.per_class)
-    fixed = {*_OWN, *(name for name, *_ in COLUMNS), *(s.name for s in statistics.STATISTICS if not s.per_class)}
-    return word in fixed or word.startswith((*prefixes, "_"))
-
-
-def check_carried(columns: Sequence[str]) -> None:
+def check_carried(columns: Sequence[str], dataset: Dataset) -> None:
     """ValueError for columns of the inputs that the output cannot repeat under their names."""
+    own = {"landmarks", *(name.lower() for name in staged_schema(dataset).names)}
     for name in columns:
-        if is_reserved(name):
+        if name.lower() in own or name.startswith("_"):  # DuckDB takes Status and status for the same
             raise ValueError(f"column '{name}' cannot be carried, the name is the output's own; rename it in the input")
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
@@ -107,22 +110,55 @@ def check_carried(columns: Sequence[str]) -> None:
 
 
 def stats_schema(dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
-    """COLUMNS, statistics of the whole mask, the columns carried from the inputs, then statistics per class in the
+    """COLUMNS, statistics of the whole face, the columns carried from the inputs, then statistics per class in the
     order of the ids."""
-    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS]
-    whole, per_class = (statistics.fields(dataset.class_names, per_class=each) for each in (False, True))
-    return pa.schema([*fixed, *whole, *carried, *per_class])
+    whole, per_class = (statistics.fields(dataset.class_names, STATS, per_class=each) for each in (False, True))
+    return pa.schema([*_fixed(name for name, *_ in COLUMNS), *whole, *carried, *per_class])
+
+
+def shapes_schema(dataset: Dataset) -> pa.Schema:
+    """The SHARED columns and the statistics of that table; null where `stats` has no face."""
+    whole, per_class = (statistics.fields(dataset.class_names, SHAPES, per_class=each) for each in (False, True))
+    return pa.schema([*_fixed(SHARED), *whole, *per_class])
 
 
 def masks_schema() -> pa.Schema:
-    """The SHARED columns and the mask; null where `stats` has no face."""
-    fixed = [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS if name in SHARED]
-    return pa.schema([*fixed, pa.field("mask", MASK)])
+    """The SHARED columns and MASK_COLUMNS; null where `stats` has no face."""
+    return pa.schema([*_fixed(SHARED), *(pa.field(name, MASK) for name in MASK_COLUMNS)])
+
+
+def table_schema(table: str, dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
+    """That of one of TABLES."""
+    if table == STATS:
+        return stats_schema(dataset, carried)
+    return shapes_schema(dataset) if table == SHAPES else masks_schema()
 
 
 def staged_schema(dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Schema:
-    """Both tables side by side, as a worker stages them."""
-    return stats_schema(dataset, carried).append(pa.field("mask", MASK))
+    """All tables side by side, as a worker stages them."""
+    others = [field for other in (shapes_schema(dataset), masks_schema()) for field in other]
+    return pa.schema([*stats_schema(dataset, carried), *(field for field in others if field.name not in SHARED)])
+
+
+def split(staged: pa.Table, class_names: Sequence[str]) -> dict[str, pa.Table]:
+    """A staged table -> each of TABLES."""
+    of_shapes = [f.name for each in (False, True) for f in statistics.fields(class_names, SHAPES, per_class=each)]
+    return {
+        MASKS: staged.select([*SHARED, *MASK_COLUMNS]),
+        SHAPES: staged.select([*SHARED, *of_shapes]),
+        STATS: staged.drop_columns([*of_shapes, *MASK_COLUMNS]),
+    }
+
+
+def joined(tables: Sequence[pa.Table], staged: pa.Schema) -> pa.Table:
+    """The tables of `split` -> the staged table of that schema; all must have the same rows in the same order."""
+    columns = {name: table[name] for table in tables for name in table.column_names}
+    return pa.table([columns[name] for name in staged.names], staged.names).cast(staged)
+
+
+def _fixed(names: Iterable[str]) -> list[pa.Field]:
+    chosen = {*names}
+    return [pa.field(name, kind, nullable) for name, kind, nullable, _ in COLUMNS if name in chosen]
 
 
 def describe(dataset: Dataset, carried: pa.Schema = _NOTHING) -> dict[str, Any]:
@@ -130,29 +166,33 @@ def describe(dataset: Dataset, carried: pa.Schema = _NOTHING) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "dataset": dataset.name,
-        "classes": [
-            {"id": index, "name": face_class.name, "meaning": face_class.meaning, "color": list(face_class.color)}
-            for index, face_class in enumerate(dataset.classes)
-        ],
+        "classes": [{"id": index, **asdict(face_class)} for index, face_class in enumerate(dataset.classes)],
         "columns": {
-            **{name: meaning for name, _, _, meaning in COLUMNS},
-            **{statistic.shown: statistic.meaning for statistic in statistics.STATISTICS},
-            **dict.fromkeys(carried.names, "carried from the manifest or Parquet file of the input"),
-            "mask": "8-bit grey PNG; the value of a pixel is the id of its class",
+            **{name: {"table": STATS, "meaning": meaning} for name, _, _, meaning in COLUMNS},
+            **{each.shown: _described(each) for each in statistics.STATISTICS},
+            **{name: {"table": STATS, "meaning": "carried from the inputs"} for name in carried.names},
+            **{name: {"table": MASKS, "meaning": meaning} for name, meaning in MASK_COLUMNS.items()},
         },
     }
 
 
+def _described(statistic: statistics.Statistic) -> dict[str, str]:
+    about = {"table": statistic.table, "unit": statistic.unit, "meaning": statistic.meaning}
+    return about | ({"source": statistic.source} if statistic.source else {})
+
+
 def metadata(run: Mapping[str, Any]) -> dict[str, str]:
-    """Key-values of both Parquet data sets; `run` is run.json's content."""
+    """Key-values of all Parquet data sets; `run` is run.json's content."""
     return {"segface_batch": json.dumps(run, sort_keys=True)}
 
 
 #: Makes Hugging Face's `datasets` and its viewer show the masks as images.
-MASKS_METADATA = {"huggingface": json.dumps({"info": {"features": {"mask": {"_type": "Image"}}}})}
+MASKS_METADATA = {
+    "huggingface": json.dumps({"info": {"features": {name: {"_type": "Image"} for name in MASK_COLUMNS}}})
+}
 
 
-def row(face: Face, class_names: Sequence[str]) -> dict[str, Any]:
+def row(face: Face, dataset: Dataset) -> dict[str, Any]:
     """The staged row of a face, or of an image without one; a column that is absent is null."""
     source = face.image.source
     width, height = face.size or (None, None)
@@ -161,16 +201,22 @@ def row(face: Face, class_names: Sequence[str]) -> dict[str, Any]:
         "face": face.index, "n_faces": face.n_faces, "error": face.error, "width": width, "height": height,
         **face.image.carried,
     }  # fmt: skip
-    if face.crop is None or face.labels is None:
+    if face.crop is None or face.labels is None or face.size is None:
         return found | {"status": ERROR if face.error else NO_FACE}
-    crop, labels = face.crop, face.labels
+    crop, pasted = face.crop, face.pasted
+    cropped = CroppedFace(face.labels, dataset, crop.transform, face.size, crop.pixels)
+    labels, margins = face.labels, None if face.confidence is None else face.confidence.margins
+    transform = crop.transform
+    if pasted is not None:
+        labels, margins, transform = pasted.labels, pasted.margins, pasted.transform
     found |= zip(("box_left", "box_top", "box_right", "box_bottom"), crop.box, strict=True)
-    found |= {"status": OK, "score": crop.score, "transform": crop.transform.ravel()}
+    found |= {"status": OK, "score": crop.score, "transform": transform.ravel()}
     found |= {"points": None if crop.points is None else crop.points.ravel()}
-    found |= statistics.measured(labels, class_names)
-    if found["mask_pixels"] < labels.size:
+    found |= statistics.measured(Mask(labels, cropped, face.confidence))
+    if pasted is not None:
         labels = np.where(labels == masks.OUTSIDE, np.uint8(BACKGROUND), labels)
-    return found | {"mask": {"bytes": masks.encode(labels)}}
+    found["mask"] = {"bytes": masks.encode(labels)}
+    return found | ({} if margins is None else {"margin": {"bytes": masks.encode(margins)}})
 
 
 def to_table(rows: Sequence[Mapping[str, Any]], dataset: Dataset, carried: pa.Schema = _NOTHING) -> pa.Table:

@@ -50,7 +50,7 @@ class Report:
 
 
 def verify(out: str, quick: bool = False) -> Report:
-    """Check that every planned image has its rows in both tables exactly once, that records and manifest count these
+    """Check that every planned image has its rows in all tables exactly once, that records and manifest count these
     rows, that the files are those that were written (sha256; not with `quick`, which reads key columns only), and that
     nothing else lies among them.
 
@@ -95,7 +95,8 @@ def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Find
         yield DAMAGED, f"_segface/parts/{planned.name}.json is missing or no record"
         return
     tables: dict[str, pa.Table] = {}
-    for data_set, columns in (("stats", _STATS_COLUMNS), ("masks", [*schema.SHARED])):
+    for data_set in reversed(schema.TABLES):
+        columns = _STATS_COLUMNS if data_set == schema.STATS else [*schema.SHARED]
         try:
             place = storage.join(out, data_set, name)
             if quick:
@@ -110,11 +111,12 @@ def _part_findings(out: str, planned: PlannedPart, quick: bool) -> Iterator[Find
             yield DAMAGED, f"{data_set}/{name} is missing though stats has that part"
         except (pa.ArrowException, KeyError) as error:
             yield DAMAGED, f"{data_set}/{name} cannot be read: {str(error).splitlines()[0]}"
-    if len(tables) < 2:
+    if len(tables) < len(schema.TABLES):
         return
-    stats, masks = tables["stats"], tables["masks"]
-    if not masks.equals(stats.select(masks.column_names)):
-        yield DAMAGED, f"masks/{name} has other rows than stats/{name}"
+    stats = tables.pop(schema.STATS)
+    for data_set, other in tables.items():
+        if not other.equals(stats.select(other.column_names)):
+            yield DAMAGED, f"{data_set}/{name} has other rows than stats/{name}"
     try:
         expected = plans.read_part(runs.plan_folder(out), planned.file).select(["unit", "seq", "image_id"])
     except (OSError, pa.ArrowException) as error:
@@ -168,7 +170,7 @@ def _unpublished(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]
 def _strangers(out: str, plan: Plan, published: set[str]) -> Iterator[Finding]:
     """Objects that belong to no part, and what a crash left."""
     known = {planned.name for planned in plan.parts}
-    folders = (("stats", ".parquet", known), ("masks", ".parquet", known), ("_segface/parts", ".json", known))
+    folders = [*((table, ".parquet", known) for table in reversed(schema.TABLES)), ("_segface/parts", ".json", known)]
     for folder, suffix, allowed in folders:
         place = storage.join(out, *folder.split("/"))
         for entry in storage.list_objects(place):

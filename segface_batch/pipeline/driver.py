@@ -197,7 +197,7 @@ class _Driver:
         carried = dict(zip(unit.carried.names, unit.images[0].carried, strict=True))
         image = FetchedImage(unit.number, unit.seqs[0], unit.images[0], carried)
         dataset = self.job.model.dataset
-        row = schema.row(Face(image, error="crashed"), dataset.class_names)
+        row = schema.row(Face(image, error="crashed"), dataset)
         return schema.to_table([row], dataset, self.plan.carried)
 
     def _reported(self, works: Sequence[Work], alone: bool, may_lose: int, again: bool) -> Iterator[Work]:

@@ -71,7 +71,7 @@ def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> Non
 
 
 def _images(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[SourceImage]]:
-    schema.check_carried(job.columns)
+    schema.check_carried(job.columns, job.model.dataset)
     return sources.list_images(
         job.inputs,
         skipped,

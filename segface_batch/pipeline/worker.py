@@ -24,9 +24,9 @@ from segface_batch.images import masks
 from segface_batch.images.crop import stacked
 from segface_batch.inputs.fetch import Answer
 from segface_batch.job import Job
-from segface_batch.model.network import Network, factory
+from segface_batch.model.network import Network, Parsed, factory
 from segface_batch.output import parts, plan, run as runs, schema
-from segface_batch.output.face import Face, FetchedImage
+from segface_batch.output.face import Face, FetchedImage, Pasted
 from segface_batch.pipeline import metrics, work as works
 from segface_batch.pipeline.cropper import Cropper, Decoded
 from segface_batch.pipeline.fatal import fatal
@@ -46,7 +46,6 @@ class Worker:
         configure(job)  # the weights may lie there
         self.network = load_network(job, resources, weights_sha256)
         self.checkpoint = job.model
-        self._class_names = self.checkpoint.dataset.class_names
         self._cropper = Cropper(job, self.checkpoint, resources.device)
         threads = resources.threads
         # Where faces are found an image may have many, and waits with them.
@@ -105,7 +104,7 @@ class Worker:
                     for face in decoded.faces():
                         rows.append(None)
                         if face.crop is None:
-                            rows[-1] = self._encoders.submit(schema.row, face, self._class_names)
+                            rows[-1] = self._encoders.submit(schema.row, face, self.checkpoint.dataset)
                             continue
                         waiting.append((len(rows) - 1, face))
                         if len(waiting) == self.network.batch_size:
@@ -136,25 +135,30 @@ class Worker:
         """Label the faces together, and have their rows encoded in the background."""
         pixels, landmarks = stacked([face.crop for _, face in waiting if face.crop is not None])
         with clock.of("network"), fatal("the network failed"):
-            labels = self.network.parse(pixels, landmarks).labels
-            self._check(labels, pixels.shape[:3])
-        for (number, face), mask in zip(waiting, labels, strict=True):
-            rows[number] = self._encoders.submit(self._encoded, replace(face, labels=mask), clock)
+            parsed = self.network.parse(pixels, landmarks)
+            self._check(parsed, pixels.shape[:3])
+        told = parsed.confidence if self.job.confidence else None
+        for (number, face), labels, confidence in zip(
+            waiting, parsed.labels, told or [None] * len(waiting), strict=True
+        ):
+            face = replace(face, labels=labels, confidence=confidence)
+            rows[number] = self._encoders.submit(self._encoded, face, clock)
 
-    def _check(self, labels: np.ndarray, shape: tuple[int, ...]) -> None:
-        """ValueError for labels that would give wrong rows; a network may be anybody's."""
+    def _check(self, parsed: Parsed, shape: tuple[int, ...]) -> None:
+        """ValueError for a result that would give wrong rows; a network may be anybody's."""
+        labels, classes = parsed.labels, len(self.checkpoint.dataset.classes)
         if labels.shape != shape or labels.dtype != np.uint8:
             raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}; give uint8 of shape {shape}")
-        if labels.max() >= len(self._class_names):
-            raise ValueError(
-                f"there is a label {labels.max()}, and the class table has {len(self._class_names)} classes"
-            )
+        if labels.max() >= classes:
+            raise ValueError(f"there is a label {labels.max()}, and the class table has {classes} classes")
+        if parsed.confidence is not None and len(parsed.confidence) != len(labels):
+            raise ValueError(f"there are {len(parsed.confidence)} confidences for {len(labels)} masks; give each one")
 
     def _encoded(self, face: Face, clock: Clock) -> dict[str, Any]:
         with clock.of("encode"):
             if self.job.mask_space == "image":
                 face = in_image_space(face)
-            return schema.row(face, self._class_names)
+            return schema.row(face, self.checkpoint.dataset)
 
 
 def load_network(job: Job, resources: Resources, weights_sha256: str | None) -> Network:
@@ -175,6 +179,7 @@ def load_network(job: Job, resources: Resources, weights_sha256: str | None) -> 
         threads=resources.threads,
         engine=job.engine,
         compile=job.compile,
+        confidence_map=job.confidence_map,
     )
 
 
@@ -184,13 +189,15 @@ def configure(job: Job) -> None:
 
 
 def in_image_space(face: Face) -> Face:
-    """The face with its labels in pixels of the upright image, OUTSIDE where the crop does not reach."""
+    """The face with its mask in pixels of the upright image."""
     assert face.crop is not None
     assert face.labels is not None
     assert face.size is not None
     labels, (left, top) = masks.paste(face.labels, face.crop.transform, *face.size)
-    crop = replace(face.crop, transform=np.array([[1.0, 0, left], [0, 1, top]]))
-    return replace(face, labels=labels, crop=crop)
+    margins = None
+    if face.confidence is not None and face.confidence.margins is not None:
+        margins, _ = masks.paste(face.confidence.margins, face.crop.transform, *face.size, outside=0)
+    return replace(face, pasted=Pasted(labels, margins, np.array([[1.0, 0, left], [0, 1, top]])))
 
 
 def read_unit(job: Job, row: Mapping[str, Any]) -> plan.Unit:

@@ -12,7 +12,6 @@ import fsspec
 import pyarrow.fs as pafs
 
 from segface_batch.storage import is_url, options, retry
-from segface_batch.storage.account import Account
 from segface_batch.storage.errors import StorageUnavailable
 
 #: Attempts of Arrow's own retries: some seconds altogether.
@@ -34,6 +33,8 @@ def filesystem(place: str) -> tuple[pafs.FileSystem, str]:
 
 
 def _s3(place: str) -> pafs.S3FileSystem:
+    from segface_batch.storage.account import Account  # botocore, which local outputs need not wait for
+
     account = retry.patiently(lambda: Account(options.given("s3")), place)
     account.refuse_others("Arrow", "leave it out, or copy the files here")
     keys = retry.patiently(account.keys, place)

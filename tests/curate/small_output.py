@@ -65,10 +65,9 @@ def write_part(out: Path, part: int, rows: list[dict[str, Any]], schema_version:
     }
     metadata = records.metadata(run)
     table = pa.Table.from_pylist(rows, records.staged_schema(LAPA)).replace_schema_metadata(metadata)
-    tables = {"stats": table.drop_columns("mask"), "masks": table.select(records.masks_schema().names)}
-    for name, content in tables.items():
+    for name, content in records.split(table, NAMES).items():
         (out / name).mkdir(parents=True, exist_ok=True)
-        pq.write_table(content, out / name / f"part-{part:05d}.parquet")
+        pq.write_table(content.replace_schema_metadata(metadata), out / name / f"part-{part:05d}.parquet")
     (out / "_segface").mkdir(exist_ok=True)
     (out / "_segface" / "run.json").write_text(json.dumps(run))
 

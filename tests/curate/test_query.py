@@ -174,7 +174,7 @@ def test_a_form_that_cannot_hold_the_answer_says_so(out: Path, sql: str, form: s
             "select frac_hairs from stats",
             'column "frac_hairs" not found in FROM clause! Candidate bindings: "frac_hair"',
         ),
-        ("select * from stat", "there is no table stat; the tables are stats and masks"),
+        ("select * from stat", "there is no table stat; the tables are stats, shapes and masks, the views faces and"),
         ("select lenght(uri) from stats", 'name lenght does not exist! Did you mean "length"?'),
         ("select image_id::int from stats", "Could not convert string"),
         ("select * from stats where", 'syntax error at or near "where"'),
@@ -362,7 +362,7 @@ def test_questions_that_do_not_name_the_mask_read_no_mask(tmp_path: Path) -> Non
         "select image_id from masks where seq = 3",
         "select mask from masks where seq = -1",
     ):
-        assert bytes_read(out, sql) < 300_000, sql
+        assert bytes_read(out, sql) < 1_000_000, sql  # footers of three files
     assert bytes_read(out, "select mask from masks") > size - 300_000
 
 
@@ -390,7 +390,7 @@ def test_masks_published_ahead_of_their_statistics_are_not_seen(out: Path) -> No
 
 def test_a_newer_schema_or_a_foreign_file_is_refused(tmp_path: Path) -> None:
     small_output.write_part(tmp_path, 0, [small_output.row("a", "a", 0)], records.SCHEMA_VERSION + 1)
-    with pytest.raises(ValueError, match="has schema version 5, and this segface-batch reads up to 4; install a newer"):
+    with pytest.raises(ValueError, match="has schema version 6, and this segface-batch reads 5; use a newer one"):
         query(str(tmp_path), "select 1")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "stats" / "part-00000.parquet")
     with pytest.raises(ValueError, match="was not written by segface-batch: its metadata lacks the key"):

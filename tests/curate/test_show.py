@@ -95,7 +95,7 @@ def test_an_output_of_an_earlier_version_is_refused_in_one_line(tmp_path: Path) 
     image = small_output.write_image(tmp_path / "a.png")
     row = small_output.row("a.png", image, 0, small_output.FACE)
     small_output.write_part(tmp_path / "out", 0, [row], schema_version=1)
-    with pytest.raises(ValueError, match="made by an earlier segface-batch"):
+    with pytest.raises(ValueError, match="has schema version 1, and this segface-batch reads 5; use that one"):
         show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png")
 
 

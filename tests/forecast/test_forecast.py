@@ -48,8 +48,8 @@ def test_what_is_planned_is_what_the_run_then_does(ray_session: None, tmp_path: 
     assert all(stage.ms_per_image > 0 and 0 < stage.busy < 1.2 for stage in found.stages.values())
     assert found.rest.price == pytest.approx(found.rest.vcpu_seconds)
     assert found.rest.read_bytes == sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
-    # Eight units in three parts: a GET per image and per unit, a PUT per unit and three per part.
-    assert (found.rest.get_requests, found.rest.put_requests) == (61 + 8, 8 + 9)
+    # Eight units in three parts: a GET per image and per unit, a PUT per unit and four per part.
+    assert (found.rest.get_requests, found.rest.put_requests) == (61 + 8, 8 + 12)
     assert found.rate < found.tried["images"] / found.tried["seconds"]  # Ray takes its share
     assert found.million.wall_seconds == pytest.approx(1e6 / found.rate)
     annotate(job)

@@ -1,74 +1,224 @@
-"""Statistics of masks that a reader can count, and the columns that follow from the table."""
+"""Statistics of masks that a reader can work out, and the columns that follow from the table."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from segface_batch.images.masks import OUTSIDE
-from segface_batch.images.statistics import Mask, columns, fields, measured
+from segface_batch.catalog import CELEBAMASK_HQ, HELEN, LAPA, Dataset, FaceClass
+from segface_batch.images.confidence import Confidence
+from segface_batch.images.measures import CroppedFace
+from segface_batch.images.shapes import BOTTOM, LEFT, RIGHT, TOP
+from segface_batch.images.statistics import SHAPES, STATISTICS, STATS, Mask, columns, fields, measured
+from tests.images.hand_made import FRONTAL, HAND_MADE, HandMade
 
-CLASSES = ("background", "skin", "hair")
+#: Columns of what a mask alone does not tell.
+FROM_NETWORK = ("confidence", "low_px", "entropy", *(f"{each}_{name}" for each in ("conf", "margin") for name in
+                CELEBAMASK_HQ.class_names))  # fmt: skip
+FROM_PIXELS = ("skin_light", "skin_light_spread", "skin_dark", "skin_bright", "skin_light_balance", "sharpness")
 
-#: Three pixels of hair, one of skin, four of background.
-FACE = np.array([[0, 2, 2, 0], [0, 1, 2, 0]], np.uint8)
-
-#: The same laid into an image that reaches beyond the crop to the right.
-TURNED = np.array([[0, 2, 2, OUTSIDE], [OUTSIDE, 1, 2, OUTSIDE]], np.uint8)
+BARE = Dataset("bare", tuple(FaceClass(name, name, (0, 0, 0)) for name in ("background", "fruit", "leaf")), "")
 
 
-def test_every_column_of_a_mask_has_its_value() -> None:
-    assert measured(FACE, CLASSES) == {
-        "mask_pixels": 8,
-        "px_background": 4,
-        "px_skin": 1,
-        "px_hair": 3,
-        "frac_background": 0.5,
-        "frac_skin": 0.125,
-        "frac_hair": 0.375,
+def mask(
+    labels: np.ndarray,
+    dataset: Dataset = CELEBAMASK_HQ,
+    pixels: np.ndarray | None = None,
+    confidence: Confidence | None = None,
+) -> Mask:
+    """A mask that is its own image."""
+    height, width = labels.shape
+    return Mask(labels, CroppedFace(labels, dataset, np.eye(2, 3), (width, height), pixels), confidence)
+
+
+def of(each: HandMade) -> dict[str, Any]:
+    labels = each.labels
+    return measured(Mask(labels, CroppedFace(labels, CELEBAMASK_HQ, np.array(each.transform, float), each.size)))
+
+
+@pytest.mark.parametrize("each", HAND_MADE, ids=lambda each: each.name)
+def test_every_statistic_of_a_hand_made_mask_is_what_was_worked_out_by_hand(each: HandMade) -> None:
+    found = of(each)
+    assert {name: found.pop(name) for name in (*FROM_NETWORK, *FROM_PIXELS)} == dict.fromkeys(
+        (*FROM_NETWORK, *FROM_PIXELS)
+    )
+    expected = each.expected()
+    assert found.keys() == expected.keys()
+    assert {name: value for name, value in found.items() if value != pytest.approx(expected[name], abs=1e-9)} == {}
+
+
+@pytest.mark.parametrize("each", HAND_MADE, ids=lambda each: each.name)
+def test_a_mirrored_mask_gives_the_mirrored_row(each: HandMade) -> None:
+    """Left and right change places, and which class is called l_eye does not matter."""
+    (a, b, c), (d, e, f) = each.transform
+    labels, width = np.ascontiguousarray(each.labels[:, ::-1]), each.size[0]
+    # The photograph is mirrored as well: x' = width - (a (40 - x) + b y + c).
+    turned = np.array(((a, -b, width - 40 * a - c), (-d, e, f + 40 * d)))
+    found = measured(Mask(labels, CroppedFace(labels, CELEBAMASK_HQ, turned, each.size)))
+    assert found == pytest.approx(mirrored(of(each)), abs=1e-9)
+
+
+def mirrored(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a mask of 40 columns, from that of its mirror image."""
+    swapped = {"margin_left": "margin_right", "eye_open_left": "eye_open_right"}
+    swapped |= {f"left_{name}": f"right_{name}" for name in CELEBAMASK_HQ.class_names}
+    swapped |= {right: left for left, right in swapped.items()}
+    found = {name: row[swapped.get(name, name)] for name in row}
+    for name, value in found.items():
+        if value is None:
+            continue
+        if name in ("roll", "yaw_proxy"):
+            found[name] = -value
+        elif name.startswith(("left_", "right_", "x_")):
+            found[name] = 40 - value
+        elif name.startswith("sides_"):
+            left, right = value & LEFT > 0, value & RIGHT > 0
+            found[name] = value & (TOP | BOTTOM) | right * LEFT | left * RIGHT
+        elif name == "swapped":
+            # A pair is swapped in one of the two, where both are seen, or one beside the middle.
+            pairs = (("l_brow", "r_brow"), ("l_eye", "r_eye"), ("l_ear", "r_ear"))
+            seen = sum(1 << bit for bit, pair in enumerate(pairs) if any(row[f"px_{name}"] for name in pair))
+            found[name] = value ^ seen
+    return found
+
+
+@pytest.mark.parametrize("dataset", [LAPA, HELEN], ids=lambda dataset: dataset.name)
+def test_the_same_face_has_the_same_measures_in_every_class_table(dataset: Dataset) -> None:
+    """But for the head's cover, as these tables have neither hat nor cloth."""
+    bust = {CELEBAMASK_HQ.class_names.index(name) for name in ("cloth", "neck")}
+    labels = HandMade("frontal", FRONTAL).labels
+    theirs = np.zeros_like(labels)
+    for label, face_class in enumerate(CELEBAMASK_HQ.classes):
+        if (found := dataset.ids(face_class.common)) and label not in bust:
+            both = CELEBAMASK_HQ.ids(face_class.common)
+            theirs[labels == label] = found[both.index(label)]
+    whole = [each.name for each in STATISTICS if not each.per_class]
+    ours, others = measured(mask(labels)), measured(mask(theirs, dataset))
+    assert others["head_cover"] is None
+    assert {name: others[name] for name in whole if name != "head_cover"} == {
+        name: ours[name] for name in whole if name != "head_cover"
     }
 
 
-def test_pixels_outside_the_crop_are_in_no_column() -> None:
-    assert measured(TURNED, CLASSES) == {
-        "mask_pixels": 5,
-        "px_background": 1,
-        "px_skin": 1,
-        "px_hair": 3,
-        "frac_background": 0.2,
-        "frac_skin": 0.2,
-        "frac_hair": 0.6,
-    }
+def test_a_class_table_without_common_names_has_areas_and_shapes_and_no_measures() -> None:
+    labels = np.zeros((4, 6), np.uint8)
+    labels[1:3, 2:5] = 2
+    found = measured(mask(labels, BARE))
+    whole = [each.name for each in STATISTICS if not each.per_class]
+    assert {name: found[name] for name in whole if found[name] is not None} == {
+        "mask_pixels": 24, "face_px": 0, "mask_width": 6, "mask_height": 4, "swapped": 0,
+    }  # fmt: skip
+    assert (found["px_leaf"], found["frac_leaf"], found["x_leaf"], found["right_leaf"]) == (6, 0.25, 3.5, 5)
 
 
-def test_a_mask_counts_the_pixels_of_every_class_of_its_table() -> None:
-    mask = Mask(np.array([[3, 3], [0, 3]], np.uint8), 5)
-    assert (mask.class_pixels.tolist(), mask.class_pixels.dtype, mask.pixels) == ([1, 0, 0, 3, 0], np.int32, 4)
+def test_one_eye_alone_is_left_or_right_by_the_side_of_the_nose_that_it_is_on() -> None:
+    eye, nose, skin = ("l_eye", 22, 16, 26, 18), ("nose", 18, 18, 22, 24), ("skin", 10, 8, 30, 34)
+    assert of(HandMade("", (skin, eye, nose)))["swapped"] == 2
+    assert of(HandMade("", (skin, ("l_eye", 12, 16, 16, 18), nose)))["swapped"] == 0
+    assert of(HandMade("", (eye,)))["swapped"] == 2  # nothing else: right of the mask's middle
+
+
+def test_light_is_that_of_the_skin_on_both_sides_of_the_nose() -> None:
+    labels = HandMade("frontal", FRONTAL).labels
+    pixels = np.full((40, 40, 3), 255, np.uint8)  # background and hair do not count
+    # Skin is 219 px on each side of x = 20.
+    skin = labels == CELEBAMASK_HQ.class_names.index("skin")
+    pixels[:, :20][skin[:, :20]] = 100
+    pixels[:, 20:][skin[:, 20:]] = 140
+    found = measured(mask(labels, pixels=pixels))
+    assert [found[name] for name in FROM_PIXELS[:5]] == pytest.approx([120, 20, 0, 0, 40 / 240])
+    pixels[:, :20][skin[:, :20]] = 5
+    pixels[:, 20:][skin[:, 20:]] = 250
+    found = measured(mask(labels, pixels=pixels))
+    assert [found[name] for name in FROM_PIXELS[:5]] == pytest.approx([127.5, 122.5, 0.5, 0.5, 245 / 255])
+    pixels[skin] = 6, 6, 6
+    pixels[:, 20:][skin[:, 20:]] = 249
+    found = measured(mask(labels, pixels=pixels))
+    assert (found["skin_dark"], found["skin_bright"]) == (0, 0)
+
+
+def test_grey_levels_are_luma_and_not_the_mean_of_the_colours() -> None:
+    labels = HandMade("frontal", FRONTAL).labels
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[..., 1] = 200
+    assert measured(mask(labels, pixels=pixels))["skin_light"] == pytest.approx(0.587 * 200, abs=0.5)
+
+
+def test_sharpness_is_the_variance_of_the_laplacian_in_the_boxes_of_the_eyes() -> None:
+    """Eyes of 4 x 3 have 2 x 1 inner pixels each; D = 8 grows no box."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[16:19, 14:18], labels[16:19, 22:26] = 8, 9
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    pixels[17, 15] = 10  # -40 there, and 10 beside it; 0 and 0 in the other eye
+    pixels[0, 0] = 255
+    found = measured(mask(labels, pixels=pixels))
+    assert found["sharpness"] == pytest.approx(np.var([-40, 10, 0, 0]))
+    assert measured(mask(labels[:, ::-1].copy(), pixels=pixels[:, ::-1].copy()))["sharpness"] == found["sharpness"]
+
+
+def test_what_covers_the_eyes_counts_in_their_boxes_grown_by_a_twentieth_of_their_distance() -> None:
+    """D = 40: two pixels on each side.  The boxes are 8 x 6, the eyes 4 x 2; around them is skin, above them hair."""
+    labels = np.full((30, 60), CELEBAMASK_HQ.class_names.index("skin"), np.uint8)
+    labels[:10] = CELEBAMASK_HQ.class_names.index("hair")
+    labels[11:13, 8:12], labels[11:13, 48:52] = 8, 9
+    assert measured(mask(labels))["eyes_covered"] == pytest.approx(1 / 6)  # one row of six
+
+
+def test_a_networks_confidence_is_in_its_columns_and_nan_is_null() -> None:
+    best = np.full(3, 0.5)
+    best[1] = np.nan
+    told = Confidence(best, best / 2, np.nan, 7, 0.25)
+    found = measured(mask(np.zeros((2, 2), np.uint8), BARE, confidence=told))
+    assert {name: found[name] for name in ("confidence", "low_px", "entropy")} == {
+        "confidence": None, "low_px": 7, "entropy": 0.25,
+    }  # fmt: skip
+    assert [found[f"conf_{name}"] for name in BARE.class_names] == [0.5, None, 0.5]
+    assert [found[f"margin_{name}"] for name in BARE.class_names] == [0.25, None, 0.25]
+
+
+def test_statistics_of_the_mask_are_of_the_stored_one_and_measures_of_the_crop() -> None:
+    crop = HandMade("frontal", FRONTAL).labels
+    stored = np.full((10, 20), CELEBAMASK_HQ.class_names.index("hair"), np.uint8)
+    face = CroppedFace(crop, CELEBAMASK_HQ, np.eye(2, 3), (40, 40))
+    found = measured(Mask(stored, face))
+    assert (found["mask_pixels"], found["px_hair"], found["mask_width"], found["right_hair"]) == (200, 200, 20, 20)
+    assert (found["eye_dist"], found["face_px"], found["x_nose"]) == (8, 0, None)
 
 
 def test_masks_of_a_batch_give_an_array_per_column_with_nulls_where_there_is_no_mask() -> None:
-    found = columns([FACE, None, TURNED], CLASSES)
+    one = mask(HAND_MADE[0].labels)
+    found = columns([one, None, one], CELEBAMASK_HQ.class_names)
+    row = measured(one)
     assert {name: values.to_pylist() for name, values in found.items()} == {
-        "mask_pixels": [8, None, 5],
-        "px_background": [4, None, 1],
-        "px_skin": [1, None, 1],
-        "px_hair": [3, None, 3],
-        "frac_background": [0.5, None, pytest.approx(0.2)],
-        "frac_skin": [0.125, None, pytest.approx(0.2)],
-        "frac_hair": [0.375, None, pytest.approx(0.6)],
+        name: [pytest.approx(value), None, pytest.approx(value)] for name, value in row.items()
     }
 
 
-def test_columns_have_the_same_types_whatever_the_masks() -> None:
-    kinds = {name: pa.float32() if name.startswith("frac_") else pa.int32() for name in columns([FACE], CLASSES)}
-    for masks in ([FACE], [None], []):
-        assert {name: values.type for name, values in columns(masks, CLASSES).items()} == kinds
+@pytest.mark.parametrize("masks", [[None], [], [mask(np.zeros((3, 3), np.uint8))]])
+def test_columns_have_the_types_of_their_fields_whatever_the_masks(masks: list[Mask | None]) -> None:
+    names = CELEBAMASK_HQ.class_names
+    every = [
+        field for table in (STATS, SHAPES) for each in (0, 1) for field in fields(names, table, per_class=each > 0)
+    ]
+    assert {name: values.type for name, values in columns(masks, names).items()} == {f.name: f.type for f in every}
 
 
 def test_fields_are_the_columns_with_their_types() -> None:
-    assert fields(CLASSES, per_class=False) == [pa.field("mask_pixels", pa.int32())]
-    assert fields(CLASSES, per_class=True) == [
-        *(pa.field(f"px_{name}", pa.int32()) for name in CLASSES),
-        *(pa.field(f"frac_{name}", pa.float32()) for name in CLASSES),
+    assert fields(BARE.class_names, STATS, per_class=False)[:2] == [
+        pa.field("mask_pixels", pa.int32()),
+        pa.field("face_px", pa.int32()),
     ]
+    assert fields(BARE.class_names, STATS, per_class=True) == [
+        pa.field(f"{each}_{name}", pa.int32() if each == "px" else pa.float32())
+        for each in ("px", "frac", "conf", "margin")
+        for name in BARE.class_names
+    ]
+
+
+def test_no_two_columns_have_the_same_name() -> None:
+    for dataset in (CELEBAMASK_HQ, LAPA, HELEN):
+        names = [column for each in STATISTICS for column in each.columns(dataset.class_names)]
+        assert len({name.lower() for name in names}) == len(names)

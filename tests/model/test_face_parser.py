@@ -10,6 +10,7 @@ from PIL import Image
 
 from segface_batch import FaceParser, Job, catalog, storage
 from segface_batch.images import statistics
+from segface_batch.images.crop import crop_image
 from segface_batch.model.weights import locate
 from segface_batch.pipeline.resources import Resources
 from segface_batch.pipeline.worker import Worker
@@ -56,11 +57,19 @@ def test_a_ray_data_batch_gains_masks_and_statistics(
     parser = FaceParser(SMALL, weights=str(weights), device="cpu", engine="torch")
     batch = {"image": np.array([images[0], images[2]]), "name": np.array(["one", "mirrored"])}
     found, masks = parser(batch), one_by_one[[0, 2]]
-    measured = statistics.columns(list(masks), parser.checkpoint.dataset.class_names)
-    assert list(found) == ["image", "name", "mask", "error", *measured]
+    names = parser.checkpoint.dataset.class_names
+    columns = statistics.columns([], names)
+    assert list(found) == ["image", "name", "mask", "error", *columns]
+    assert {name: found[name].type for name in columns} == {name: values.type for name, values in columns.items()}
     assert found["image"] is batch["image"]
     assert np.array_equal(found["mask"], masks)
-    assert all(found[name].equals(values) for name, values in measured.items())
+    counts = [np.bincount(mask.ravel(), minlength=len(names)).tolist() for mask in masks]
+    assert [[found[f"px_{name}"][row].as_py() for name in names] for row in range(2)] == counts
+    crop = crop_image(Image.fromarray(images[0]), parser.checkpoint)
+    told = parser.network.parse(crop.pixels[None]).confidence
+    assert told is not None
+    assert found["confidence"][0].as_py() == pytest.approx(told[0].overall)
+    assert found["skin_light"].null_count == 0  # measured on the crop's pixels
     assert found["error"].to_pylist() == [None, None]
 
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from segface_batch.catalog import find
+from segface_batch.images import confidence
 from segface_batch.model import engine, warp, weights
 from segface_batch.model.fused import FusedSegFace
 from segface_batch.model.segface import normalised
 from segface_batch.model.segface_network import SegFaceNetwork
 from tests import filled
 from tests.conftest import SMALL
+from tests.model import test_scores
 from tests.model.test_parity import TOLERANCE
 from tests.programs.parity_table import Golden, crop, golden
 from tests.reference_graph import ReferenceGraph
@@ -67,11 +69,14 @@ def test_fused_weights_give_the_official_logits_and_masks(published: tuple[str, 
     network = FusedSegFace(weights.load(find(name), path), pixels.shape[1], split=True).eval()
     with torch.inference_mode():
         logits = network.logits(torch.from_numpy(pixels), *grids)
-        mask = network(torch.from_numpy(pixels), *grids)
+        mask, scored = network(torch.from_numpy(pixels), *grids)
     assert theirs.difference("logits", logits) < TOLERANCE
     check(mask.numpy(), theirs)
     # A few features at a time, or all together: the same but for what rounding does to ties.
     assert (mask == logits.argmax(1)).float().mean() > 0.99999
+    for labels, scores, each in zip(mask.numpy(), scored.numpy(), logits.numpy(), strict=True):
+        told = confidence.of_pixels(labels, scores, len(each), keep=True)
+        test_scores.check(told, test_scores.plain(each), moved=1)
 
 
 @of(KINDS)
@@ -81,8 +86,16 @@ def test_openvino_gives_the_official_masks(
     name, path = published
     monkeypatch.setenv("SEGFACE_BATCH_CACHE", str(tmp_path))
     theirs = golden(name)
-    made = SegFaceNetwork(name, weights=str(path), engine="openvino", threads=2).parse(*images(name, theirs)).labels
-    check(made, theirs)
+    pixels, landmarks = images(name, theirs)
+    network = SegFaceNetwork(name, weights=str(path), engine="openvino", threads=2, confidence_map=True)
+    parsed = network.parse(pixels, landmarks)
+    check(made := parsed.labels, theirs)
+    grids = () if landmarks is None else warp.grids(torch.from_numpy(landmarks), pixels.shape[1])
+    fused = FusedSegFace(weights.load(find(name), path), pixels.shape[1], split=True).eval()
+    with torch.inference_mode():
+        logits = fused.logits(torch.from_numpy(pixels), *grids).numpy()
+    for told, each in zip(parsed.confidence or (), logits, strict=True):
+        test_scores.check(told, test_scores.plain(each), moved=10)
     (kept,) = (tmp_path / "openvino").iterdir()
     assert {file.name for file in kept.iterdir()} == {"network.xml", "network.bin"}
     again = SegFaceNetwork(name, weights=str(path), engine="openvino", threads=2).parse(*images(name, theirs)).labels

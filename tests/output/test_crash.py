@@ -23,6 +23,7 @@ OBJECTS = (
     "unit-00000000.arrow",
     "unit-00000004.arrow",
     "masks/part-00000",
+    "shapes/part-00000",
     "parts/part-00000",
     "stats/part-00000",
     "stats/part-00002",
@@ -91,7 +92,15 @@ def test_a_death_at_a_write_changes_nothing_in_the_end(place: str, source: Path,
 
 @pytest.mark.parametrize(
     "place",
-    ["retries/0001.json", "retry-0001", "masks/part-00000", "stats/part-00000", "parts/part-00000", "0001.done"],
+    [
+        "retries/0001.json",
+        "retry-0001",
+        "masks/part-00000",
+        "shapes/part-00000",
+        "stats/part-00000",
+        "parts/part-00000",
+        "0001.done",
+    ],
 )
 def test_a_death_while_errors_are_tried_again_changes_nothing_in_the_end(
     place: str, source: Path, tmp_path: Path

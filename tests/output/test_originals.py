@@ -204,7 +204,7 @@ def test_the_plan_knows_the_signature_of_a_url_that_is_redacted_in_its_row(tmp_p
 
 def test_a_copy_without_its_plan_has_plain_files_and_says_what_else_it_needs(tmp_path: Path) -> None:
     annotated(tmp_path / "out", *manifest(tmp_path), *tar(tmp_path))
-    for name in ("stats", "masks"):
+    for name in ("stats", "shapes", "masks"):
         shutil.copytree(tmp_path / "out" / name, tmp_path / "copy" / name)
     output = open_output(str(tmp_path / "copy"))
     *found, member = [image for _, image in output.images(output.faces())][:4]

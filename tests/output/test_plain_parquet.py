@@ -85,7 +85,7 @@ def test_pyarrow_reads_it(out: Path) -> None:
     assert stats.schema.types == [
         pa.string(), pa.int16(), pa.string(), pa.string(), pa.int32(), pa.float32(), pa.int32(), pa.float32(),
     ]  # fmt: skip
-    for name in ("stats", "masks"):
+    for name in ("stats", "shapes", "masks"):
         metadata = pq.read_schema(out / name / "part-00001.parquet").metadata
         assert _class_names(metadata[b"segface_batch"]) == list(LAPA.class_names)
 

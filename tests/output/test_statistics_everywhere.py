@@ -27,13 +27,22 @@ CLASSES = len(DATASET.classes)
 
 #: One of the whole mask, and one per class.
 NEW = (
-    Statistic("n_classes_seen", pa.int16(), "classes in the mask", lambda mask: int((mask.class_pixels > 0).sum())),
+    Statistic(
+        "n_classes_seen",
+        pa.int16(),
+        "classes",
+        "classes in the mask",
+        lambda mask: int((mask.class_pixels > 0).sum()),
+        source="this test",
+    ),
     Statistic(
         "is_seen_",
         pa.bool_(),
+        "yes or no",
         "whether the mask has the class",
         lambda mask: mask.class_pixels > 0,
         per_class=True,
+        table="shapes",
     ),
 )
 NAMES = ["n_classes_seen", *(f"is_seen_{name}" for name in DATASET.class_names)]
@@ -45,11 +54,15 @@ def _one_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_in_the_schema_and_its_name_is_reserved() -> None:
-    columns = schema.stats_schema(DATASET)
-    assert [columns.field(name).type for name in NAMES] == [pa.int16(), *[pa.bool_()] * CLASSES]
-    assert [name for name in NAMES if not schema.is_reserved(name)] == []
+    assert schema.stats_schema(DATASET).field(NAMES[0]).type == pa.int16()
+    assert [schema.shapes_schema(DATASET).field(name).type for name in NAMES[1:]] == [pa.bool_()] * CLASSES
+    for name in NAMES:
+        with pytest.raises(ValueError, match=f"column '{name}' cannot be carried"):
+            schema.check_carried([name], DATASET)
     described = schema.describe(DATASET)["columns"]
-    assert (described["n_classes_seen"], described["is_seen_<class>"]) == (NEW[0].meaning, NEW[1].meaning)
+    about = {"table": "stats", "unit": "classes", "meaning": "classes in the mask", "source": "this test"}
+    assert described["n_classes_seen"] == about
+    assert described["is_seen_<class>"] == {"table": "shapes", "unit": "yes or no", "meaning": NEW[1].meaning}
 
 
 def test_the_ray_data_function_gives_it() -> None:
@@ -70,9 +83,9 @@ def test_a_published_part_has_it_with_its_meaning(tmp_path: Path) -> None:
     (planned,) = runs.read_plan(job.output, run).parts
     protocol.stage(Worker(job, Resources(0, 1), None), planned, 0, parts.Staging(job.output).unit(planned, 0))
     parts.publish(job.output, planned, run)
-    table = pq.read_table(tmp_path / "out" / "stats" / "part-00000.parquet")
-    rows = table.to_pylist()
-    assert [row["n_classes_seen"] for row in rows] == [CLASSES] * 3  # masks of noise have every class
-    assert all(row[name] is True for row in rows for name in NAMES[1:])
-    described = json.loads(table.schema.metadata[b"segface_batch"])["columns"]
-    assert described["is_seen_<class>"] == "whether the mask has the class"
+    stats, shapes = (pq.read_table(tmp_path / "out" / table / "part-00000.parquet") for table in ("stats", "shapes"))
+    assert stats["n_classes_seen"].to_pylist() == [CLASSES] * 3  # masks of noise have every class
+    assert all(row[name] is True for row in shapes.to_pylist() for name in NAMES[1:])
+    for table in (stats, shapes):
+        described = json.loads(table.schema.metadata[b"segface_batch"])["columns"]
+        assert described["is_seen_<class>"]["meaning"] == "whether the mask has the class"

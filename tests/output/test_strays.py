@@ -10,7 +10,7 @@ import pytest
 
 from segface_batch.curate.query import query
 from segface_batch.inputs.sources import list_images
-from segface_batch.output import plan as plans, run as runs
+from segface_batch.output import plan as plans, run as runs, schema
 from segface_batch.output.reader import open_output
 from segface_batch.output.verify import verify
 from tests import drivers
@@ -32,56 +32,57 @@ def out(tmp_path: Path) -> Path:
 
 
 def copy_part(out: Path, names: tuple[str, ...]) -> None:
-    for folder in ("stats", "masks"):
+    for folder in schema.TABLES:
         for name in names:
             target = out / folder / name
             target.parent.mkdir(exist_ok=True)
             shutil.copy(out / folder / "part-00000.parquet", target)
 
 
-def counts(out: Path) -> tuple[int, int, int]:
-    """Rows by SQL in both tables, and faces."""
+def counts(out: Path) -> tuple[int, ...]:
+    """Rows by SQL in each table, and faces."""
     rows = [
-        query(str(out), f"select count(*) as n from {table}").read_all()["n"][0].as_py() for table in ("stats", "masks")
+        query(str(out), f"select count(*) as n from {table}").read_all()["n"][0].as_py()
+        for table in reversed(schema.TABLES)
     ]
-    return rows[0], rows[1], len(list(open_output(str(out)).faces(columns=())))
+    return *rows, len(list(open_output(str(out)).faces(columns=())))
 
 
 def test_only_planned_parts_are_read_and_one_line_says_what_is_left_out(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert counts(out) == (20, 20, 20)
+    assert counts(out) == (20, 20, 20, 20)
     assert capsys.readouterr() == ("", "")
     copy_part(out, STRAYS)
-    assert counts(out) == (20, 20, 20)
+    assert counts(out) == (20, 20, 20, 20)
     line = (
         f"'{out}/stats' has Parquet files that are no part of the output and are left out: 10, the first is "
         "'Part-00000.parquet'; 'segface-batch verify' names all\n"
     )
-    assert capsys.readouterr() == ("", 3 * line)
+    assert capsys.readouterr() == ("", 4 * line)
     assert sorted(verify(str(out)).findings["orphaned"]) == sorted(
         f"{folder}/{name} belongs to no part of the plan; no run needs it"
-        for folder in ("stats", "masks")
+        for folder in schema.TABLES
         for name in STRAYS
     )
 
 
-def test_a_copy_of_both_tables_is_read_by_the_names_of_its_parts(
+def test_a_copy_of_the_tables_is_read_by_the_names_of_its_parts(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for folder in ("stats", "masks"):
+    for folder in ("stats", "shapes", "masks"):
         shutil.copytree(out / folder, tmp_path / "copy" / folder)
-    assert counts(tmp_path / "copy") == (20, 20, 20)
+    assert counts(tmp_path / "copy") == (20, 20, 20, 20)
     assert capsys.readouterr() == ("", "")
     copy_part(tmp_path / "copy", tuple(name for name in STRAYS if name != "part-00009.parquet"))
-    assert counts(tmp_path / "copy") == (20, 20, 20)
-    assert capsys.readouterr().err.count("are left out: 9, the first is 'Part-00000.parquet'") == 3
+    assert counts(tmp_path / "copy") == (20, 20, 20, 20)
+    assert capsys.readouterr().err.count("are left out: 9, the first is 'Part-00000.parquet'") == 4
 
 
 def test_a_damaged_plan_is_no_reason_not_to_read(out: Path) -> None:
     (plan,) = (out / "_segface" / "plan").glob("plan-*")
     plan.write_bytes(plan.read_bytes()[:100])
-    assert counts(out) == (20, 20, 20)
+    assert counts(out) == (20, 20, 20, 20)
 
 
 def test_copies_of_additions_and_retries_are_not_more_of_them(out: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from segface_batch.output import schema
 from segface_batch.output.verify import lines, verify
 from tests import drivers
 from tests.output import protocol
@@ -81,27 +82,35 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "a row removed": (
         lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[4:]]))
-                     for name in ("stats", "masks")],
+                     for name in schema.TABLES],
         "missing", "part-00000: no row for 0003.png",
     ),
     "a row doubled": (
         lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[2:]]))
-                     for name in ("stats", "masks")],
+                     for name in schema.TABLES],
         "doubled", "part-00000: 2 rows for 0002.png, 1 expected",
     ),
     "rows of another part": (
         lambda out: [shutil.copy(out / f"{name}/part-00001.parquet", out / f"{name}/part-00000.parquet")
-                     for name in ("stats", "masks")],
+                     for name in schema.TABLES],
         "orphaned", "part-00000: unit 1, seq 0 is not in the plan",
     ),
     "rows out of order": (
         lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[4:], table[:4]]))
-                     for name in ("stats", "masks")],
+                     for name in schema.TABLES],
         "damaged", "part-00000: rows are not in the plan's order",
     ),
     "masks of other images": (
         lambda out: rewrite(out / "masks/part-00000.parquet", lambda table: table[:7]),
         "damaged", "masks/part-00000.parquet has other rows than stats/part-00000.parquet",
+    ),
+    "shapes of other images": (
+        lambda out: rewrite(out / "shapes/part-00000.parquet", lambda table: table[1:]),
+        "damaged", "shapes/part-00000.parquet has other rows than stats/part-00000.parquet",
+    ),
+    "shapes removed": (
+        lambda out: (out / "shapes/part-00000.parquet").unlink(),
+        "damaged", "shapes/part-00000.parquet is missing though stats has that part",
     ),
     "a foreign part": (
         lambda out: shutil.copy(out / "stats/part-00000.parquet", out / "stats/part-00009.parquet"),

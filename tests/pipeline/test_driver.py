@@ -61,7 +61,7 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
         counts = np.bincount(expected[seq].ravel(), minlength=len(CLASSES)).tolist()
         with Image.open(PORTRAITS / names[seq]) as image:
             width, height = image.size
-        assert row == {
+        expected_row = {
             "image_id": names[seq], "uri": str(PORTRAITS / names[seq]), "unit": 0, "seq": seq, "face": 0, "n_faces": 1,
             "status": "ok", "error": None, "width": width, "height": height,
             "box_left": 0.0, "box_top": 0.0, "box_right": width, "box_bottom": height, "score": None,
@@ -69,6 +69,12 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
             **{f"px_{name}": count for name, count in zip(CLASSES, counts, strict=True)},
             **{f"frac_{name}": np.float32(count / 512**2) for name, count in zip(CLASSES, counts, strict=True)},
         }  # fmt: skip
+        assert {name: row[name] for name in expected_row} == expected_row
+        assert 0 < row["confidence"] < 1
+        shapes = rows(output, "shapes")[seq]
+        assert {name: shapes[name] for name in schema.SHARED} == {name: row[name] for name in schema.SHARED}
+        seen = [name for name, count in zip(CLASSES, counts, strict=True) if count]
+        assert [name for name in CLASSES if shapes[f"x_{name}"] is not None] == seen
         assert {name: mask_row[name] for name in schema.KEY} == {name: row[name] for name in schema.KEY}
         assert mask_row["mask"]["path"] is None
         assert np.array_equal(masks.decode(mask_row["mask"]["bytes"]), expected[seq])
@@ -76,6 +82,7 @@ def test_a_folder_becomes_statistics_and_masks(output: Path, expected: np.ndarra
     dataset = catalog.find(SMALL).dataset
     assert pq.read_schema(output / "stats" / "part-00000.parquet").remove_metadata() == schema.stats_schema(dataset)
     assert pq.read_schema(output / "masks" / "part-00000.parquet").remove_metadata() == schema.masks_schema()
+    assert pq.read_schema(output / "shapes" / "part-00000.parquet").remove_metadata() == schema.shapes_schema(dataset)
 
 
 def test_an_output_with_other_columns_is_not_gone_on_with(output: Path, weights: Path, tmp_path: Path) -> None:
@@ -102,7 +109,7 @@ def test_broken_images_become_rows_and_change_no_others(weights: Path, tmp_path:
         assert (found[name]["error"] if name in found else None) == reason, name
         if reason is not None:
             assert (found[name]["status"], found[name]["n_faces"], found[name]["px_hair"]) == ("error", 0, None)
-    for data_set in ("stats", "masks"):
+    for data_set in schema.TABLES:
         without_place = [
             {
                 row["image_id"]: {name: row[name] for name in row if name not in ("unit", "seq", "uri")}
@@ -128,7 +135,7 @@ def test_large_jpegs_may_be_decoded_in_part(tmp_path: Path) -> None:
     (exact, exact_masks), (fast, fast_masks) = found["exact"], found["fast"]
     assert (exact[1], exact_masks[1]) == (fast[1], fast_masks[1])
     assert exact_masks[0]["mask"] != fast_masks[0]["mask"]
-    place = [name for name in exact[0] if not name.startswith(("px_", "frac_"))]
+    place = [name for name, *_ in schema.COLUMNS]
     assert {name: exact[0][name] for name in place} == {name: fast[0][name] for name in place}
 
 

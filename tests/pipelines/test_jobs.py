@@ -89,12 +89,15 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     (part,) = (out / "stats").iterdir()
     about = json.loads(pq.read_metadata(part).metadata[b"segface_batch"])
     assert [entry["name"] for entry in about["classes"]] == words
-    assert about["classes"][3] == {"id": 3, "name": "skin", "meaning": "coloured like skin", "color": [255, 214, 170]}
+    skin = {"id": 3, "name": "skin", "meaning": "coloured like skin", "color": [255, 214, 170], "common": "skin"}
+    assert about["classes"][3] == skin
     for row, mask in zip(table.to_pylist(), pq.read_table(out / "masks").to_pylist(), strict=True):
         labels = masks.decode(mask["mask"]["bytes"])
         assert labels.shape == (256, 256)
         assert [row[f"px_{word}"] for word in words] == np.bincount(labels.ravel(), minlength=4).tolist()
-        assert row["px_skin"] > 0
+        assert row["px_skin"] == row["face_px"] > 0
+        assert row["skin_light"] > 0
+        assert (row["confidence"], row["conf_skin"], row["eye_dist"]) == (None, None, None)
 
     sql = question.split('"')[1]
     told = run([*command, "query", str(out), sql])

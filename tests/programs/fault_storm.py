@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from segface_batch import storage
+from segface_batch.output import schema
 from segface_batch.output.verify import verify
 from tests import drivers, fault_proxy, s3_server
 
@@ -118,7 +119,7 @@ class Storm:
 
 
 def _written(out: str) -> list[str]:
-    return [name for folder in ("stats", "masks", "_segface") for name in storage.list_names(f"{out}/{folder}", "")]
+    return [name for folder in (*schema.TABLES, "_segface") for name in storage.list_names(f"{out}/{folder}", "")]
 
 
 def _title(process: psutil.Process) -> str:
