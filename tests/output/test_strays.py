@@ -102,4 +102,4 @@ def test_copies_of_additions_and_retries_are_not_more_of_them(out: Path, tmp_pat
     runs.begin_retry(str(out), {0: {0: [4]}})
     assert sorted(path.name for path in (out / "_segface/retries").glob("0002*")) == ["0002.json"]
     protocol.main(str(tmp_path / "in"), str(out), part_rows=8)
-    assert counts(out) == (24, 24, 24)
+    assert counts(out) == (24, 24, 24, 24)
