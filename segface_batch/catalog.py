@@ -46,10 +46,11 @@ class Dataset:
 
     def ids(self, *common: str) -> tuple[int, ...]:
         """The ids of the classes with these common names."""
-        return tuple(index for name in common for index in self._ids.get(name, ()))
+        return tuple(index for name in common for index in self.by_common.get(name, ()))
 
     @cached_property
-    def _ids(self) -> dict[str, tuple[int, ...]]:
+    def by_common(self) -> dict[str, tuple[int, ...]]:
+        """The ids of the classes with each common name."""
         found: dict[str, tuple[int, ...]] = {}
         for index, face_class in enumerate(self.classes):
             found[face_class.common] = (*found.get(face_class.common, ()), index)

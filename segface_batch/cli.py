@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError) as error:
         return _failed(1, error, chosen.debug)
     except KeyboardInterrupt as stop:
-        again = "; the same command again goes on where it stopped" if chosen.command in ("annotate", "demo") else ""
+        again = "; the same command again goes on where it stopped" if chosen.command in RUNS else ""
         print(f"segface-batch: interrupted{again}", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
@@ -187,6 +187,16 @@ def _query(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _columns(chosen: argparse.Namespace) -> int:
+    _use_storage(chosen)
+    from segface_batch.curate.columns import columns
+    from segface_batch.curate.query import write
+
+    with streams.data_on_stdout() as stdout:
+        write(columns(chosen.out), chosen.format, stdout, limit=1000)
+    return 0
+
+
 def _show(chosen: argparse.Namespace) -> int:
     _use_storage(chosen)
     if chosen.image_id is None:
@@ -238,11 +248,16 @@ def _convert_checkpoint(chosen: argparse.Namespace) -> int:
     return 0
 
 
+#: The verbs that run a job.
+RUNS = ("annotate", "demo", "measure")
+
 #: What each verb does.
 COMMANDS = {
     None: _no_verb,
     "demo": _demo,
     "annotate": _annotate,
+    "measure": _annotate,
+    "columns": _columns,
     "doctor": _doctor,
     "plan": _plan,
     "verify": _verify,

@@ -106,6 +106,26 @@ examples:
   segface-batch checkpoints convert model_299.pt swinb.safetensors --checkpoint swinb_celeba_512
 """
 
+COLUMNS_EXAMPLES = """\
+examples:
+  segface-batch columns out/
+  segface-batch columns out/ --format json
+"""
+
+MEASURE_EXAMPLES = """\
+examples:
+  segface-batch measure LaPa/test/labels truth/ --class-table lapa
+  segface-batch measure CelebAMask-HQ/CelebAMask-HQ-mask-anno truth/ --class-table celebamask-hq
+  segface-batch measure labels/ truth/ --class-table id2label.json
+  segface-batch measure out/masks measured/ --class-table out/_segface/run.json
+
+The output has the columns of annotate, but for those that need the network (confidence) or the image (light).
+"""
+
+#: The groups of options of every run, and of one on images.
+_OF_RUNS = (jobs.RERUNS, jobs.ERRORS, jobs.STORAGE)
+_OF_IMAGES = (jobs.MODEL, jobs.FACES, jobs.DETECTION, jobs.INPUT, jobs.OUTPUT, jobs.WORKERS, *_OF_RUNS)
+
 #: What the values of an option look like where its field names nothing better.
 METAVARS: dict[Any, str] = {int: "N", float: "N", tuple[str, ...]: "NAME,...", tuple[int, int]: "MIN:MAX"}
 
@@ -146,10 +166,12 @@ def command_line() -> Command:
     demo = verb("demo", "annotate embedded faces with an embedded model, offline", DEMO_EXAMPLES)
     demo.add_argument("out", nargs="?", default="segface-demo", help="folder for the output (default: %(default)s)")
     _annotate(verb("annotate", "write masks and statistics of every face in the input", ANNOTATE_EXAMPLES))
+    _measure(verb("measure", "write the statistics of masks that exist, such as a data set's labels", MEASURE_EXAMPLES))
     _doctor(verb("doctor", "check permissions, clock, disks and versions before a run", DOCTOR_EXAMPLES))
     _plan(verb("plan", "forecast what annotate will take: time, bytes, bottleneck", PLAN_EXAMPLES))
     _verify(verb("verify", "check that an output holds every image exactly once", VERIFY_EXAMPLES))
-    _query(verb("query", "query an output with SQL (views: stats, masks)", QUERY_EXAMPLES))
+    _query(verb("query", "query an output with SQL", QUERY_EXAMPLES))
+    _columns(verb("columns", "list the columns of an output with unit, meaning and an example", COLUMNS_EXAMPLES))
     _show(verb("show", "draw images, masks and legend to a PNG", SHOW_EXAMPLES))
     _checkpoints(verb("checkpoints", "list, fetch or convert the published weights", CHECKPOINTS_EXAMPLES))
     return program
@@ -164,7 +186,16 @@ def job(chosen: argparse.Namespace) -> Job:
 
 def _annotate(sub: Command) -> None:
     _places(sub)
-    _job_options(sub)
+    _job_options(sub, *_OF_IMAGES)
+
+
+def _measure(sub: Command) -> None:
+    _places(sub, "a folder or URL prefix with masks, PNGs of class ids or CelebAMask-HQ's part masks (ID_CLASS.png); a "
+                 ".tar, .parquet or manifest of them")  # fmt: skip
+    (table,) = (each for each in fields(Job) if each.name == "class_table")
+    help = table.metadata["help"].removesuffix(" (default: the input are images)")
+    sub.add_argument(jobs.flag(table.name), metavar=table.metadata["metavar"], required=True, help=help)
+    _job_options(sub, "max_pixels", "columns", "image_column", "actors", jobs.OUTPUT, *_OF_RUNS)
 
 
 def _doctor(sub: Command) -> None:
@@ -177,7 +208,7 @@ def _plan(sub: Command) -> None:
     sub.add_argument("--sample", metavar="N", type=int, default=64, help="images to try (default: %(default)s)")
     sub.add_argument("--prices", metavar="FILE", help="TOML or JSON file, as in docs/tuning.md (default: no prices)")
     sub.add_argument("--json", action="store_true", help="print JSON")
-    _job_options(sub)
+    _job_options(sub, *_OF_IMAGES)
 
 
 def _verify(sub: Command) -> None:
@@ -187,13 +218,19 @@ def _verify(sub: Command) -> None:
 
 def _query(sub: Command) -> None:
     _output(sub)
-    sub.add_argument("sql", help="one SELECT over stats and masks, in DuckDB's SQL")
+    sub.add_argument("sql", help="one SELECT over stats, shapes, masks, faces and common, in DuckDB's SQL")
     sub.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table",
                      help="format of the answer; parquet needs --to (default: %(default)s)")  # fmt: skip
     sub.add_argument("--to", metavar="FILE", help="write the answer there (default: stdout)")
     sub.add_argument("--timeout", metavar="SECONDS", type=float, help="stop a query that takes longer (default: never)")
     sub.add_argument("--memory-limit", metavar="SIZE", default="2GB",
                      help="stop a query that needs more (default: %(default)s)")  # fmt: skip
+
+
+def _columns(sub: Command) -> None:
+    _output(sub)
+    sub.add_argument("--format", choices=("table", "csv", "json"), default="table",
+                     help="format of the list (default: %(default)s)")  # fmt: skip
 
 
 def _show(sub: Command) -> None:
@@ -216,9 +253,9 @@ def _checkpoints(sub: Command) -> None:
     convert.set_defaults(command="checkpoints convert", verb=convert)
 
 
-def _places(sub: Command) -> None:
+def _places(sub: Command, inputs: str = "") -> None:
     of = {each.name: each for each in fields(Job)}
-    sub.add_argument("input", nargs="+", help=of["input"].metadata["help"])
+    sub.add_argument("input", nargs="+", help=inputs or of["input"].metadata["help"])
     sub.add_argument("output", help=of["output"].metadata["help"])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 #: Each word of the column `error` and what it says about the image.
 ERRORS = {
     "bad_box": "a given box that is not four numbers, is empty, or has its middle outside the image",
+    "bad_labels": "not a mask of class ids: JPEG, colours, more than 8 bits, or an id that the class table lacks",
     "bad_landmarks": "landmarks of the wrong number, not numbers, all in one place or outside the image",
     "bad_uri": "a path or URL that nothing can have: malformed, or of a scheme that is unknown or lacks its package",
     "changed": "its size is not that in the plan, or it changed while it was read",

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from segface_batch import catalog, storage
+from segface_batch import catalog, class_tables, storage
 from segface_batch.images import DEFAULT_MAX_PIXELS
 from segface_batch.model import engine as engines
 from segface_batch.model.network import factory
@@ -19,6 +19,7 @@ from segface_batch.storage import options, redact
 
 #: Groups of options, in the order of the help.
 MODEL, FACES, DETECTION = "model", "faces", "detection (with --faces detect)"
+LABELS = "labels"
 INPUT, OUTPUT, WORKERS = "input", "output", "workers"
 RERUNS, ERRORS, STORAGE = "reruns", "errors", "storage"
 
@@ -79,6 +80,9 @@ class Job:
         "commit or tag of the Hugging Face repository (default: the newest)")
     network: str | None = option(None, MODEL, recorded=True, metavar="MODULE:FACTORY", help=
         "a network of your own, which brings its own checkpoint; see docs/networks.md (default: SegFace)")
+    class_table: str | None = option(None, LABELS, recorded=True, metavar="TABLE", help=
+        "whose class ids the masks have: celebamask-hq, lapa, helen, or a JSON file with the names in the order of the "
+        "ids (default: the input are images)")
     device: str = option("auto", MODEL, recorded=False, choices=("auto", "cpu", "cuda"), help=
         "where the network runs; auto: on GPUs if Ray has any")
     engine: str = option("auto", MODEL, recorded=True, choices=engines.ENGINES, help=
@@ -154,7 +158,10 @@ class Job:
 
     @property
     def model(self) -> catalog.Checkpoint:
-        """What the network is: its name, resolution and class table."""
+        """What the network is, or who has made the masks: its name, resolution and class table."""
+        if self.class_table is not None:
+            dataset = class_tables.class_table(self.class_table)
+            return catalog.Checkpoint(f"labels of {dataset.name}", "none", 0, dataset, None)
         return catalog.find(self.checkpoint) if self.network is None else factory(self.network).checkpoint
 
     @property
@@ -168,6 +175,7 @@ class Job:
     def __post_init__(self) -> None:
         if self.network is not None and self.checkpoint != catalog.DEFAULT_CHECKPOINT:
             raise ValueError("--network brings its own checkpoint: leave out --checkpoint or --network")
+        self._check_labels()
         checkpoint = self.model
         self._check_values()
         if self.confidence_map and not self.confidence:
@@ -177,6 +185,13 @@ class Job:
         self._check_weights(checkpoint)
         options.check(self.storage_options)
         self._check_places(checkpoint)
+
+    def _check_labels(self) -> None:
+        """Masks that exist need no network and no crop."""
+        for each in fields(self) if self.class_table is not None else ():
+            is_of_images = each.metadata.get("group") in (MODEL, FACES, DETECTION) and each.name != "device"
+            if (is_of_images or each.name == "decode") and getattr(self, each.name) != each.default:
+                raise ValueError(f"{flag(each.name)} is for images, and masks are measured: leave it out")
 
     def _check_values(self) -> None:
         """Each setting by itself, as its field says."""

@@ -16,15 +16,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from segface_batch.catalog import Checkpoint
+from segface_batch.class_tables import check_classes
 
 if TYPE_CHECKING:
     import numpy as np
 
     from segface_batch.images.confidence import Confidence
-
-
-#: A mask has 8 bits for a pixel, and one id is `masks.OUTSIDE`.
-_MOST_CLASSES = 255
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,5 @@ def factory(place: str) -> NetworkFactory:
             f"--network {place} has no attribute `checkpoint`: give it a segface_batch.catalog.Checkpoint with its "
             "name, resolution and class table"
         )
-    names = [name.lower() for name in found.checkpoint.dataset.class_names]
-    if len(names) > _MOST_CLASSES or len(set(names)) < len(names):
-        raise ValueError(
-            f"--network {place}: give its class table at most {_MOST_CLASSES} classes, whose names differ in more than "
-            "upper and lower case"
-        )
+    check_classes(found.checkpoint.dataset, f"--network {place}")
     return found

@@ -204,7 +204,8 @@ def row(face: Face, dataset: Dataset) -> dict[str, Any]:
     if face.crop is None or face.labels is None or face.size is None:
         return found | {"status": ERROR if face.error else NO_FACE}
     crop, pasted = face.crop, face.pasted
-    cropped = CroppedFace(face.labels, dataset, crop.transform, face.size, crop.pixels)
+    pixels = crop.pixels if crop.pixels.size else None  # `measure` has masks without images
+    cropped = CroppedFace(face.labels, dataset, crop.transform, face.size, pixels)
     labels, margins = face.labels, None if face.confidence is None else face.confidence.margins
     transform = crop.transform
     if pasted is not None:

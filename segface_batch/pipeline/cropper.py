@@ -33,13 +33,14 @@ CROPPED_AHEAD = 16
 @dataclass(frozen=True)
 class Decoded:
     """An image on its way to the network: its faces, cropped as they are asked for (a word of `errors.ERRORS` for one
-    that cannot be), or the error of the image."""
+    that cannot be), or the error of the image.  `labels` are those of its only face, where they are known already."""
 
     image: FetchedImage
     size: tuple[int, int] | None = None
     crops: Iterable[Crop | str] = ()
     n_faces: int = 0
     error: str | None = None
+    labels: np.ndarray | None = None
 
     def faces(self) -> Iterator[Face]:
         """Each face; an image without any gives one without a crop."""
@@ -50,7 +51,7 @@ class Decoded:
             if isinstance(crop, str):
                 yield replace(face, index=index, error=crop)
             else:
-                yield replace(face, index=index, crop=crop)
+                yield replace(face, index=index, crop=crop, labels=self.labels)
 
 
 class Cropper:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from segface_batch import storage
-from segface_batch.inputs import sources
+from segface_batch.inputs import part_masks, sources
 from segface_batch.inputs.image import SourceImage
 from segface_batch.job import Job
 from segface_batch.output import plan as plans, run as runs, schema
@@ -71,11 +71,13 @@ def plan_new_images(job: Job, run: Mapping[str, Any], progress: Progress) -> Non
 
 
 def _images(job: Job, skipped: Counter[str]) -> tuple[pa.Schema, Iterator[SourceImage]]:
-    schema.check_carried(job.columns, job.model.dataset)
-    return sources.list_images(
+    dataset = job.model.dataset
+    schema.check_carried(job.columns, dataset)
+    carried, images = sources.list_images(
         job.inputs,
         skipped,
         placed_by=job.placed_by,
         columns=job.columns,
         image_column=job.image_column,
     )
+    return carried, part_masks.grouped(images, dataset.class_names) if job.class_table is not None else images

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from segface_batch import storage
+from segface_batch.class_tables import CLASS_TABLES
 from segface_batch.job import Job
 from segface_batch.model import engine as engines, weights
 from segface_batch.pipeline.cluster import on_cluster
@@ -25,7 +26,17 @@ def located(job: Job) -> Job:
     given, options = job.weights and storage.absolute(job.weights), job.storage_options
     if options is not None and not options.lstrip().startswith("{"):
         options = os.path.abspath(options)
-    return replace(job, output=storage.absolute(job.output), weights=given, storage_options=options)
+    device, table = job.device, job.class_table
+    if table is not None:
+        device, table = "cpu", table if table in CLASS_TABLES else os.path.abspath(table)
+    return replace(
+        job,
+        output=storage.absolute(job.output),
+        weights=given,
+        storage_options=options,
+        device=device,
+        class_table=table,
+    )
 
 
 def for_workers(job: Job) -> Job:
@@ -42,7 +53,7 @@ def weights_sha256(job: Job, progress: Progress) -> str | None:
         from segface_batch.model import yunet
 
         yunet.fetch()  # fails here where it would in every worker
-    if job.network is not None and job.weights is None:
+    if job.class_table is not None or (job.network is not None and job.weights is None):
         return None
     progress.phase(f"getting the weights of {job.model.name}")
     file = weights.locate(job.model, job.weights, job.revision)
@@ -61,7 +72,7 @@ def with_engine(job: Job, run: Mapping[str, Any] | None, progress: Progress) -> 
         settings = run["settings"]
         engine = settings.get("engine", "auto") if job.engine == "auto" else job.engine
         return replace(job, engine=engine, compile=job.compile and settings.get("compile", False))
-    if job.engine != "auto" or job.network is not None:
+    if job.engine != "auto" or job.network is not None or job.class_table is not None:
         return job
     if on_cluster() or job.num_gpus or job.compile:  # of the machines of a cluster we know nothing
         return replace(job, engine="torch")

@@ -31,6 +31,7 @@ from segface_batch.pipeline import metrics, work as works
 from segface_batch.pipeline.cropper import Cropper, Decoded
 from segface_batch.pipeline.fatal import fatal
 from segface_batch.pipeline.fetch import fetch
+from segface_batch.pipeline.labels import LabelReader, joined, with_parts
 from segface_batch.pipeline.metrics import Clock
 from segface_batch.pipeline.resources import Resources
 
@@ -44,12 +45,17 @@ class Worker:
     def __init__(self, job: Job, resources: Resources, weights_sha256: str | None) -> None:
         self.job, self.resources = job, resources
         configure(job)  # the weights may lie there
-        self.network = load_network(job, resources, weights_sha256)
         self.checkpoint = job.model
-        self._cropper = Cropper(job, self.checkpoint, resources.device)
+        self._cropper: Cropper | LabelReader
+        if job.class_table is None:
+            self.network = load_network(job, resources, weights_sha256)
+            self._cropper = Cropper(job, self.checkpoint, resources.device)
+            at_once = self.network.batch_size
+        else:
+            self._cropper, at_once = LabelReader(job), 1
         threads = resources.threads
         # Where faces are found an image may have many, and waits with them.
-        self._ahead = (2 * threads if job.faces == "detect" else 2 * self.network.batch_size) + 1
+        self._ahead = (2 * threads if job.faces == "detect" else 2 * at_once) + 1
         # One unit at a time: or units would end at the same time, and the network would be idle.
         self._turn = Lock()
         if threads == 1 and resources.device == "cpu":
@@ -103,8 +109,8 @@ class Worker:
                 for decoded in self._ahead_of_network(first, todo, clock):
                     for face in decoded.faces():
                         rows.append(None)
-                        if face.crop is None:
-                            rows[-1] = self._encoders.submit(schema.row, face, self.checkpoint.dataset)
+                        if face.crop is None or face.labels is not None:
+                            rows[-1] = self._encoders.submit(self._encoded, face, clock)
                             continue
                         waiting.append((len(rows) - 1, face))
                         if len(waiting) == self.network.batch_size:
@@ -156,7 +162,7 @@ class Worker:
 
     def _encoded(self, face: Face, clock: Clock) -> dict[str, Any]:
         with clock.of("encode"):
-            if self.job.mask_space == "image":
+            if self.job.mask_space == "image" and face.crop is not None:
                 face = in_image_space(face)
             return schema.row(face, self.checkpoint.dataset)
 
@@ -209,7 +215,9 @@ def read_unit(job: Job, row: Mapping[str, Any]) -> plan.Unit:
 
 def fetch_unit(job: Job, unit: plan.Unit, row: Mapping[str, Any], clock: Clock) -> list[Answer]:
     with clock.of("fetch"):
-        answers = fetch(unit, allow_unreadable=job.allow_unreadable, any_length=row["any_length"])
+        files, parts = with_parts(unit) if job.class_table is not None else (unit, [])
+        answers = fetch(files, allow_unreadable=job.allow_unreadable, any_length=row["any_length"])
+        answers = joined(answers, parts, job) if parts else answers
     metrics.count("segface_bytes_total", sum(len(answer.data) for answer in answers if answer.data is not None))
     return answers
 
