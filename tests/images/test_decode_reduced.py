@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segface_batch.catalog import find
 from segface_batch.images.crop import crop_image, crop_whole
@@ -47,6 +47,17 @@ def test_a_turned_jpeg_is_upright_and_nothing_is_moved(orientation: int) -> None
     ramp = Image.fromarray(np.stack([7 * x, 7 * y, 0 * x], axis=-1).astype(np.uint8))
     exact, fast = squares(oriented(ramp, "JPEG", orientation, quality=100, subsampling=0), 16)
     assert np.abs(exact - fast).max() < 3
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize(("tag", "value"), [(274, 6), (700, b'<rdf:Description tiff:Orientation="6"/>')])
+def test_width_and_height_of_a_tiff_are_those_of_the_upright_image(tag: int, value: object, compression: str) -> None:
+    """Whether EXIF turns it or XMP: Pillow does so when it loads the pixels."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[tag] = value
+    data = encode(Image.new("RGB", (3, 2)), "TIFF", tiffinfo=tags, compression=compression)
+    image, *size = decode_reduced(data, 6, 1)
+    assert (image.size, size) == ((2, 3), [2, 3])
 
 
 def test_no_detail_of_the_square_is_lost() -> None:
