@@ -114,6 +114,20 @@ def test_a_forbidden_unit_stops_the_run(bucket: Bucket, tmp_path: Path) -> None:
     assert [error for _, _, error in planned.answers(allow_unreadable=True)] == ["forbidden"] * 8
 
 
+def test_a_shard_that_may_not_be_read_is_forbidden_and_not_damaged(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.keep("in/a.tar", tar_file(tmp_path / "a.tar", [("1.jpg", b"1")]).read_bytes())
+    bucket.keep("in/b.tar", bytes(1024))
+    bucket.keep("in/c.parquet", bytes(1024))
+    bucket.proxy.set_faults([{"fault": "denied", "match": match} for match in ("/in/b.tar", "/in/c.parquet")])
+    images = Planned(tmp_path, f"s3://{bucket.name}/in").unit
+    assert [(image.image_id, image.error) for image in [*images(0).images, *images(1).images]] == [
+        ("a.tar/1.jpg", None),
+        ("b.tar", "forbidden"),
+        ("c.parquet", "forbidden"),
+    ]
+    bucket.proxy.set_faults([])
+
+
 def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_path: Path) -> None:
     """64 images by 16 threads: with a deadline for each they would take four."""
     (tmp_path / "m.txt").write_text("".join(f"s3://{bucket.name}/{number}.jpg\n" for number in range(16_384)))
