@@ -472,7 +472,8 @@ def test_no_tag_of_metadata_costs_a_tiff_or_its_orientation(compression: str) ->
         (34675, 7, 10**6, 10**8),
         (65000, 99, 2**31, 1),
     ):
-        data = bytearray(oriented(RGB, "TIFF", 6, compression=compression, dpi=(72, 72), resolution_unit="cm"))
+        cm = {"x_resolution": 72, "y_resolution": 72, "resolution_unit": "cm"}
+        data = bytearray(encode(RGB.transpose(STORED[6]), "TIFF", compression=compression, tiffinfo={274: 6}, **cm))
         (at,) = struct.unpack_from("<I", data, 4)
         (entries,) = struct.unpack_from("<H", data, at)
         directory = data[at + 2 : at + 2 + 12 * entries]

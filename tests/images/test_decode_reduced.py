@@ -65,7 +65,7 @@ def test_no_detail_of_the_square_is_lost() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((255, 900), Image.Resampling.BICUBIC)
     exact, fast = squares(encode(image, "JPEG", quality=100, subsampling=0), SIDE)
-    assert np.abs(exact - fast).mean() < 12
+    assert np.abs(exact - fast).mean() < 2  # 1.2; with a fourth 3.2
 
 
 @pytest.mark.parametrize("name", ENCODERS)

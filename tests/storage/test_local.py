@@ -153,18 +153,21 @@ def test_a_span_is_read_whole_or_refused(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ESTALE
 
 
-def test_a_file_that_grows_while_it_is_read_is_stale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["ab", "rb+"], ids=["grows", "is overwritten"])
+def test_a_file_that_changes_while_it_is_read_is_stale(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(bytes(50_000_000))
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
-    def append() -> None:
-        with path.open("ab", buffering=0) as file:
+    def change() -> None:
+        with open(path, mode, buffering=0) as file:
             while not ended.is_set():
                 file.write(b"x")
+                began.set()
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(append)
+        pool.submit(change)
+        began.wait(10)
         try:
             with pytest.raises(OSError, match=r"changed while it was read: '.*x\.jpg'\Z") as caught:
                 storage.read(str(path))

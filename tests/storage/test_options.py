@@ -40,6 +40,17 @@ def test_invalid_options_are_refused_in_one_line(given: str, words: str) -> None
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["key", "secret", "Secret_Access_Key", "token", "aws_session_token", "password", "passwd", "credential",
+     "account_key", "connection_string", "sas_token", "client_secret"],
+)  # fmt: skip
+@pytest.mark.parametrize("given", ['{{"{}": "x"}}', '{{"gs": {{"anon": true, "{}": "x"}}}}', '[{{"{}": "x"}}]'])
+def test_no_secret_is_accepted_on_the_command_line(name: str, given: str) -> None:
+    with pytest.raises(ValueError, match=name if given.startswith("{") else "give an object"):
+        options.check(given.format(name))
+
+
 def test_a_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "options.json"
     file.write_text(f'{{"secret": "{SECRET}"')

@@ -102,11 +102,13 @@ class Signed(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[str] = []  # noqa: RUF012
     hosts: list[str] = []  # noqa: RUF012
+    logins: list[str | None] = []  # noqa: RUF012
     content = bytes(range(256))
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
         self.hosts.append(self.headers["Host"])
+        self.logins.append(self.headers["Authorization"])
         kind, _, rest = self.path[1:].partition("/")
         if kind == "round":
             self.answer(302, b"", Location=self.path)
@@ -202,6 +204,13 @@ def test_servers_need_know_neither_head_nor_ranges_nor_lengths(web: str, kind: s
         storage.read(url, max_bytes=255)
     assert caught.value.errno == errno.EFBIG
     assert storage.read(url, max_bytes=256) == Signed.content
+
+
+def test_a_login_in_the_options_is_sent_along(web: str) -> None:
+    for options, login in (('{"http": {"headers": {"Authorization": "mine"}}}', "mine"), (None, None)):
+        storage.configure(options)
+        assert storage.read(f"{web}/part/a", span=(250, 256)) == Signed.content[250:]
+        assert Signed.logins[-1] == login
 
 
 def test_an_endless_answer_is_too_large(web: str) -> None:
