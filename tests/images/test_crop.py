@@ -158,6 +158,16 @@ def test_unfit_points_for_helen_are_bad_landmarks(points: np.ndarray):
     assert reason(HELEN, points) == "bad_landmarks"
 
 
+@pytest.mark.parametrize(("apart", "error"), [(1.0, None), (0.9, "bad_landmarks")])
+def test_landmarks_a_pixel_apart_are_a_face_and_closer_ones_are_none(apart: float, error: str | None) -> None:
+    points = np.full((68, 2), 30.0)
+    points[5, 1] += apart
+    if error:
+        assert reason(HELEN, points) == error
+    else:
+        assert crop_image(ramp(), HELEN, points).box == (29, 30, 31, 32)
+
+
 #: A face in a photograph of 600 x 400 pixels: box and five landmarks.
 FACES = Faces(
     np.array([[200, 100, 300, 220]], np.float32),

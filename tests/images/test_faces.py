@@ -7,7 +7,7 @@ import numpy as np
 from segface_batch.images.faces import NO_FACES, Faces
 
 #: Areas 4, 8, 6, 6 and 8: the larger first, then from left to right, then from top to bottom.
-BOXES = [[0, 0, 2, 2], [5, 1, 7, 5], [3, 0, 6, 2], [1, 0, 3, 3], [5, 0, 9, 2]]
+BOXES = [[0, 0, 2, 2], [5, 1, 7, 5], [3, 0, 6, 2], [1, 1, 3, 4], [5, 0, 9, 2]]
 ORDER = [4, 1, 3, 2, 0]
 
 

@@ -143,6 +143,16 @@ def test_a_header_that_claims_gigabytes_or_less_than_nothing_is_damage(kind: byt
         assert indexed(bytes(header) + bytes(4096)) == Index([], DAMAGED)
 
 
+@pytest.mark.parametrize(("n_bytes", "found"), [(2**20, Index([Member("a.jpg", 2**20 + 1024, 0, "")], None)),
+                                                (2**20 + 1, Index([], DAMAGED))])  # fmt: skip
+def test_a_header_of_a_mebibyte_is_read_and_one_of_a_byte_more_is_damage(n_bytes: int, found: Index) -> None:
+    header = tarfile.TarInfo("h")
+    header.type, header.size = tarfile.XHDTYPE, n_bytes
+    record = f"{n_bytes} comment=".encode().ljust(n_bytes - 1, b"x") + b"\n"
+    content = header.tobuf() + record.ljust(-(-n_bytes // 512) * 512, b"\0") + tarfile.TarInfo("a.jpg").tobuf()
+    assert indexed(content + bytes(1024)) == found
+
+
 @pytest.mark.parametrize(
     "record", [b"99 path=a.jpg\n", b"0 path=a.jpg\n", b"path=a.jpg\n", b"14 size=minus\n", b"11 size=1_\n"]
 )

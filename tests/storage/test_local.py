@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -128,8 +129,13 @@ def test_places_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_fifo_or_a_folder_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.jpg"
     os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    writer = threading.Timer(3, lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK)))  # ends the waiting
+    writer.start()
+    began = time.monotonic()
     with pytest.raises(OSError, match=r"x\.jpg") as caught:
         storage.read(str(path))
+    writer.cancel()
+    assert time.monotonic() - began < 2.5
     assert caught.value.errno in (errno.ENODEV, errno.EISDIR)
 
 
