@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -430,17 +430,22 @@ class Files(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_the_signature_of_an_input_serves_to_read_and_is_in_no_uri(tmp_path: Path) -> None:
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server of the test's folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_signature_of_an_input_serves_to_read_and_is_in_no_uri(tmp_path: Path, web: str) -> None:
     tar_file(tmp_path / "s.tar", [("a.jpg", b"1")])
     (tmp_path / "html.tar").write_bytes(b"<html>" * 200)
     faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
     (tmp_path / "m.csv").write_text("uri,image_id\n,x\nb.jpg,y\n")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, args=[0.01]).start()
-        web, signed = f"http://127.0.0.1:{server.server_port}", "?X-Amz-Signature="
-        names = ("s.tar", "html.tar", "f.parquet", "m.csv")
-        found = [image for name in names for image in listed(f"{web}/{name}{signed}secret")[0]]
-        server.shutdown()
+    names, signed = ("s.tar", "html.tar", "f.parquet", "m.csv"), "?X-Amz-Signature="
+    found = [image for name in names for image in listed(f"{web}/{name}{signed}secret")[0]]
     assert [(image.image_id, image.uri, image.place, image.error) for image in found] == [
         ("s.tar/a.jpg", f"{web}/s.tar{signed}REDACTED#a.jpg", f"{web}/s.tar{signed}secret", None),
         ("html.tar", f"{web}/html.tar{signed}REDACTED", None, "unreadable"),
@@ -448,6 +453,50 @@ def test_the_signature_of_an_input_serves_to_read_and_is_in_no_uri(tmp_path: Pat
         ("x", f"{web}/m.csv{signed}REDACTED#1", None, "bad_uri"),
         ("y", f"{web}/b.jpg", None, None),
     ]
+
+
+#: Files that are refused, and other settings that they are refused with.
+REFUSED: dict[str, tuple[str, bytes | pa.Table, dict[str, Any]]] = {
+    "no uri": ("m.csv", b"path\na.jpg\n", {}),
+    "no landmarks": ("m.csv", b"uri\na.jpg\n", {"placed_by": ["landmarks"]}),
+    "two columns": ("m.csv", b"uri,uri\na.jpg,b.jpg\n", {}),
+    "UTF-16": ("m.txt", "a.jpg\n".encode("utf-16"), {}),
+    "quotes": ("m.csv", b'uri\n"b.jpg\nc.jpg\n', {}),
+    "no text": ("m.txt", b"a" * 2**24, {}),
+    "compressed": ("s.tar.gz", b"", {}),
+    "gzip": ("s.tar", b"\x1f\x8b" + bytes(2000), {}),
+    "a tar file without landmarks": ("s.tar", bytes(10_240), {"placed_by": ["landmarks"]}),
+    "no Parquet file": ("f.parquet", b"<html>" * 99, {}),
+    "numbers": ("f.parquet", pa.table({"uri": [1]}), {}),
+    "nothing": ("f.parquet", pa.table({"x": [1]}), {}),
+    "two images": ("f.parquet", pa.table({"a": [b"1"], "b": [b"1"]}), {}),
+    "two keys": ("f.parquet", pa.table([[b"1"], ["x"], ["x"]], ["a", "key", "key"]), {}),
+    "a Parquet file without landmarks": ("f.parquet", pa.table({"a": [b"1"]}), {"placed_by": ["landmarks"]}),
+    "paths": ("f.parquet", pa.table({"image": pa.array([{"path": "/absent.jpg"}], IMAGE)}), {}),
+    "no listing": ("faces", b"", {}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_refusal_shows_the_signature_of_its_input(tmp_path: Path, web: str, name: str) -> None:
+    file, content, settings = REFUSED[name]
+    if isinstance(content, bytes):
+        (tmp_path / file).write_bytes(content)
+    else:
+        pq.write_table(content, tmp_path / file)
+    said = refusal(f"{web}/{file}?sig=secret", **settings)
+    assert f"{web}/{file}?sig=REDACTED" in said
+    assert "secret" not in said
+
+
+def test_no_refusal_of_two_inputs_shows_their_signatures(tmp_path: Path, web: str) -> None:
+    for file, day in (("a.parquet", 1), ("b.parquet", "1")):
+        pq.write_table(pa.table({"uri": ["/x.jpg"], "day": [day]}), tmp_path / file)
+    one, other, same = (f"{web}/{place}?sig=secret" for place in ("a.parquet", "b.parquet", "c/a.parquet"))
+    for second, settings in ((other, {"columns": ["day"]}), (same, {})):
+        said = refusal(one, second, **settings)
+        assert f"{second.removesuffix('secret')}REDACTED" in said
+        assert "secret" not in said
 
 
 def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:

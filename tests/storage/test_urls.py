@@ -10,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from segface_batch import storage
 
@@ -49,6 +51,22 @@ def test_parts_of_objects_and_limits() -> None:
         storage.read("memory://b/a", span=(8, 12))
     with pytest.raises(FileNotFoundError, match=r"\A.*'memory://b/absent'\Z"):
         storage.read("memory://b/absent")
+
+
+class Unsized(MemoryFileSystem):
+    """Tells no sizes, like some of fsspec's file systems."""
+
+    protocol = "unsized"
+
+    def info(self, path: str, **more: Any) -> dict[str, Any]:
+        return super().info(path, **more) | {"size": None}
+
+
+def test_an_object_of_unknown_size_is_read_to_learn_it() -> None:
+    fsspec.register_implementation("unsized", Unsized, clobber=True)
+    storage.put("unsized://b/a", b"0123456789")
+    assert storage.get_size("unsized://b/a") == 10
+    assert storage.get_size("unsized://b") is None
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
@@ -120,7 +138,7 @@ class Signed(http.server.BaseHTTPRequestHandler):
             start, end = int(span[1]), int(span[2]) + 1
             self.answer(206, self.content[start:end], **{"Content-Range": f"bytes {start}-{end - 1}/256"})
         elif kind == "willing" and "gzip" in self.headers.get("Accept-Encoding", ""):
-            self.answer(206, gzip.compress(self.content)[3:], **{"Content-Encoding": "gzip"})  # a part of a compressed file
+            self.answer(206, gzip.compress(self.content), **{"Content-Encoding": "gzip"})  # a part of that
         elif kind == "unsized":
             self.close_connection = True
             self.send_response(200)
