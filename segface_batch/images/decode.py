@@ -167,6 +167,8 @@ def _upright(kind: _Format, bare: Bare, max_pixels: int, side: int | None) -> tu
     if side is not None and drafted is not None and image.size != size:
         # The box leaves out what the reduction's last column and row have beyond the image.
         rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, drafted[1])
+    else:
+        size = rgb.size  # Pillow has turned a TIFF
     turn = _turn(image)
     width, height = size[::-1] if turn in _SIDEWAYS else size
     return _turned(rgb, turn), width, height
@@ -241,11 +243,11 @@ _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """The transpose that makes the image upright, by its EXIF.
+    """The transpose that makes the image upright, by its EXIF.  None for a TIFF, which Pillow turns itself.
 
     `ImageOps.exif_transpose` would also rewrite the EXIF, and fail where it is malformed.
     """
-    if image.format != "TIFF" and image.info.keys().isdisjoint(("exif", "xmp", "Raw profile type exif")):
+    if image.info.keys().isdisjoint(("exif", "xmp", "Raw profile type exif")):
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))

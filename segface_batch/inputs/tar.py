@@ -77,9 +77,10 @@ def read_index(file: BinaryIO, n_bytes: int) -> Index:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             extension = _is_extension(header.type)
-            n_body = header.size if extension or header.isreg() or header.type not in _KINDS else 0
-            if not extension and "size" in extended and n_body:
-                n_body = _number(extended["size"])
+            has_body = extension or header.isreg() or header.type not in _KINDS
+            n_body = header.size if has_body else 0
+            if has_body and not extension and "size" in extended:
+                n_body = _number(extended["size"])  # the header's own is 0 from 8 GiB on
             if n_body < 0 or (extension and n_body > _MAX_EXTENSION):
                 raise ValueError("invalid size")
             if extension:

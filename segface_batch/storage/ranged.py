@@ -45,7 +45,15 @@ class Ranged(io.RawIOBase):
         return len(data)
 
 
+class _Blocks(io.BufferedReader):
+    """Reads whole blocks for lines of text too: `read1`, by which TextIOWrapper asks for 8 KiB, else reads no more."""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        self.peek()
+        return super().read1(size)
+
+
 def open_ranged(place: str, n_bytes: int, block: int) -> io.BufferedReader:
     """An object of `n_bytes` as a file that is read `block` bytes at a time."""
     path = storage.local_path(place)
-    return io.BufferedReader(Ranged(place, n_bytes) if path is None else io.FileIO(path), block)
+    return _Blocks(Ranged(place, n_bytes) if path is None else io.FileIO(path), block)

@@ -93,6 +93,21 @@ def test_a_mirrored_image_has_the_mirrored_crop() -> None:
     assert np.abs(one.astype(int) - other[:, ::-1]).max() <= 2
 
 
+def test_a_crop_may_be_four_times_as_large_as_the_image_and_have_its_middle_on_an_edge() -> None:
+    image = Image.new("RGB", (50, 40), "red")
+
+    def place(scale: float, x: float, y: float) -> np.ndarray:
+        return np.array([[scale, 0, x - SIDE / 2 * scale], [0, scale, y - SIDE / 2 * scale]])
+
+    largest = 4 * 50 / SIDE
+    for x, y in ((0, 0), (50, 40), (25, 20)):
+        found = align.pixels(image, place(largest, x, y), SIDE)
+        assert (found.shape, np.unique(found.reshape(-1, 3), axis=0).tolist()) == ((SIDE, SIDE, 3), [[255, 0, 0]])
+    for scale, x, y in ((largest + 0.01, 25, 20), (1, -0.5, 20), (1, 50.5, 20), (1, 25, -0.5), (1, 25, 40.5)):
+        with pytest.raises(ValueError, match="not a place"):
+            align.pixels(image, place(scale, x, y), SIDE)
+
+
 def test_coinciding_landmarks_and_crops_far_beyond_the_image_are_refused() -> None:
     image = Image.new("RGB", (50, 50))
     with np.errstate(invalid="ignore"):

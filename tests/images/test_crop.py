@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from segface_batch.catalog import find
-from segface_batch.images.crop import Box, Crop, CropError, crop_faces, crop_given, crop_image, helen_box
+from segface_batch.images.crop import Box, Crop, CropError, crop_faces, crop_given, crop_image, given_box, helen_box
 from segface_batch.images.faces import Faces
 from tests.programs.parity_table import crop, golden, image, notes
 
@@ -156,6 +158,16 @@ def test_unfit_points_for_helen_are_bad_landmarks(points: np.ndarray):
     assert reason(HELEN, points) == "bad_landmarks"
 
 
+@pytest.mark.parametrize(("apart", "error"), [(1.0, None), (0.9, "bad_landmarks")])
+def test_landmarks_a_pixel_apart_are_a_face_and_closer_ones_are_none(apart: float, error: str | None) -> None:
+    points = np.full((68, 2), 30.0)
+    points[5, 1] += apart
+    if error:
+        assert reason(HELEN, points) == error
+    else:
+        assert crop_image(ramp(), HELEN, points).box == (29, 30, 31, 32)
+
+
 #: A face in a photograph of 600 x 400 pixels: box and five landmarks.
 FACES = Faces(
     np.array([[200, 100, 300, 220]], np.float32),
@@ -214,6 +226,18 @@ def test_given_landmarks_place_a_face_of_a_photograph(count: int) -> None:
     assert isinstance(found, Crop)
     assert np.array_equal(crop.pixels, found.pixels)
     assert (crop.box, crop.score) == ((225, 145, 275, 195), None)
+
+
+def test_a_given_box_has_its_middle_in_the_image_and_sides_of_a_pixel_at_least() -> None:
+    """At each limit and beyond it, in an image of 60 x 50 pixels."""
+    for box in ((-1, -1, 1, 1), (59, 49, 61, 51), (3, 4, 4, 44), (3, 4, 43, 5), (-500, -500, 560, 550)):
+        assert given_box(np.array(box, float).reshape(2, 2), 60, 50) == box
+    for box in (
+        (-1.5, 1, 1, 3), (1, -1.5, 3, 1), (59, 4, 61.5, 5), (4, 49, 5, 51.5), (3, 4, 3.5, 44), (3, 4, 43, 4.5),
+        (4, 4, 3, 44), (math.nan, 1, 2, 3), (1, 1, math.inf, 3), (-1e9, 1, 60, 3),
+    ):  # fmt: skip
+        with pytest.raises(CropError, match=r"\Abad_box\Z"):
+            given_box(np.array(box, float).reshape(2, 2), 60, 50)
 
 
 def test_given_landmarks_may_be_missing_or_useless() -> None:

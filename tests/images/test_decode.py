@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from segface_batch.images.decode import SUFFIXES, DecodeError, decode
+from segface_batch.images.decode import SUFFIXES, DecodeError, decode, to_rgb
 from tests.corpus import ENCODERS, STORED, encode, face, oriented, png, png_bomb, png_chunk, write_broken, write_corpus
 
 #: Pillow warns of malformed EXIF and TIFF directories; where pytest makes errors of warnings, it would fail instead.
@@ -223,6 +223,16 @@ def test_one_pixel_more_than_allowed_is_too_large() -> None:
     assert outcome(encode(RGB, "PNG"), max_pixels=5) == "too_large"
 
 
+def test_a_pillow_image_of_one_pixel_more_than_allowed_is_too_large() -> None:
+    opened = Image.open(io.BytesIO(encode(RGB, "PNG")))
+    assert to_rgb(RGB, 6).tobytes() == to_rgb(opened, 6).tobytes() == COLORS.tobytes()
+    for image in (RGB, Image.open(io.BytesIO(encode(RGB, "PNG")))):
+        with pytest.raises(DecodeError, match=r"\Atoo_large\Z"):
+            to_rgb(image, 5)
+    with pytest.raises(DecodeError, match=r"\Aempty\Z"):
+        to_rgb(Image.new("RGB", (3, 0)), 5)
+
+
 def test_the_limit_is_the_callers_and_not_pillows(recwarn: pytest.WarningsRecorder) -> None:
     """100 megapixels make `Image.open` warn, 200 make it fail."""
     assert outcome(png_bomb(10_000, 10_000), max_pixels=99_999_999) == "too_large"
@@ -391,6 +401,17 @@ def test_no_segment_of_metadata_costs_a_jpeg_or_its_orientation(name: str) -> No
         assert outcome(whole)[0] == (3, 2)
 
 
+def test_no_segment_of_metadata_costs_a_jpeg_its_colours() -> None:
+    """RGB that is stored as such, which only Adobe's segment tells once the components have the usual numbers."""
+    whole = bytearray(encode(face(24, 20, random.Random(0)), "JPEG", keep_rgb=True))
+    frame, scan = whole.index(b"\xff\xc0"), whole.index(b"\xff\xda")
+    for number in range(3):
+        whole[frame + 10 + 3 * number] = whole[scan + 5 + 2 * number] = number + 1
+    at = whole.index(b"\xff\xdb")
+    for name in ("short ICC", "short MPF", "short JFIF"):
+        assert outcome(bytes(whole[:at] + JPEG_METADATA[name] + whole[at:])) == outcome(bytes(whole)), name
+
+
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
@@ -433,6 +454,7 @@ def test_no_chunk_of_metadata_costs_a_webp_or_its_orientation() -> None:
         webp[:-1],  # without padding
         webp[:4] + bytes(4) + webp[8:],
         webp[: at + 4] + b"\xff\xff\0\0" + webp[at + 8 :],
+        webp[:4] + bytes(4) + webp[8:30] + b"odd \1\0\0\0x\0" + webp[30:],  # before the pixels
         webp + b"XMP \xff\xff",
     ):
         assert outcome(data) == turned
@@ -440,7 +462,7 @@ def test_no_chunk_of_metadata_costs_a_webp_or_its_orientation() -> None:
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
-def test_no_tag_of_metadata_costs_a_tiff(compression: str) -> None:
+def test_no_tag_of_metadata_costs_a_tiff_or_its_orientation(compression: str) -> None:
     for tag, kind, count, value in (
         (282, 2, 4, 0x61626364),  # a resolution in letters
         (700, 2, 9, 8),
@@ -450,7 +472,8 @@ def test_no_tag_of_metadata_costs_a_tiff(compression: str) -> None:
         (34675, 7, 10**6, 10**8),
         (65000, 99, 2**31, 1),
     ):
-        data = bytearray(encode(RGB, "TIFF", compression=compression, dpi=(72, 72), resolution_unit="cm"))
+        cm = {"x_resolution": 72, "y_resolution": 72, "resolution_unit": "cm"}
+        data = bytearray(encode(RGB.transpose(STORED[6]), "TIFF", compression=compression, tiffinfo={274: 6}, **cm))
         (at,) = struct.unpack_from("<I", data, 4)
         (entries,) = struct.unpack_from("<H", data, at)
         directory = data[at + 2 : at + 2 + 12 * entries]

@@ -110,6 +110,13 @@ def test_blanks_before_a_url_do_not_make_it_a_path(tmp_path: Path) -> None:
     assert second == SourceImage(" x.jpg", f"{tmp_path}/ x.jpg")
 
 
+def test_the_longest_line_is_a_row(tmp_path: Path) -> None:
+    name = "a" * (2**24 - 2)
+    assert rows(tmp_path / "m.txt", f"{name}\nb.jpg\n") == [(name, "bad_uri"), ("b.jpg", None)]
+    (tmp_path / "m.txt").write_text(f"{name}aa\nb.jpg\n")
+    assert "has a line of more than 16,777,216 characters" in refusal(tmp_path / "m.txt")
+
+
 def test_a_manifest_of_zeros_does_not_fill_the_memory(tmp_path: Path) -> None:
     with (tmp_path / "m.txt").open("wb") as file:
         file.truncate(2**36)

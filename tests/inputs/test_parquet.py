@@ -52,3 +52,14 @@ def test_a_row_group_that_would_be_read_again_and_again_is_refused() -> None:
     parquet.check_group("f.parquet", 0, 2 * 2**30)
     with pytest.raises(ValueError, match=r"\As3://b/f\.parquet: row group 3 has 2\.1 GB .*=1000 or less\Z"):
         parquet.check_group("s3://b/f.parquet", 3, 2 * 2**30 + 1)
+
+
+def test_row_groups_are_looked_at_before_an_image_of_theirs_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(tmp_path / "f.parquet")
+    pq.write_table(pa.table({"image": [b"1"] * 3}), place, row_group_size=2)
+    size = (tmp_path / "f.parquet").stat().st_size
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 0)
+    with pytest.raises(ValueError, match=r"/f\.parquet: row group 0 has "):
+        next(parquet.read_rows(parquet.open_file(place, size), place, size, "image", []))

@@ -18,6 +18,7 @@ from segface_batch import storage
 from segface_batch.storage import options, retry
 from tests.fault_proxy import RunningProxy
 from tests.inputs.archives import IMAGE, tar_file
+from tests.inputs.test_sources import listed
 from tests.pipeline.test_fetch import Planned
 from tests.s3_server import REGION, S3Server, secret_of
 
@@ -114,6 +115,20 @@ def test_a_forbidden_unit_stops_the_run(bucket: Bucket, tmp_path: Path) -> None:
     assert [error for _, _, error in planned.answers(allow_unreadable=True)] == ["forbidden"] * 8
 
 
+def test_a_shard_that_may_not_be_read_is_forbidden_and_not_damaged(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.keep("in/a.tar", tar_file(tmp_path / "a.tar", [("1.jpg", b"1")]).read_bytes())
+    bucket.keep("in/b.tar", bytes(1024))
+    bucket.keep("in/c.parquet", bytes(1024))
+    bucket.proxy.set_faults([{"fault": "denied", "match": match} for match in ("/in/b.tar", "/in/c.parquet")])
+    images = Planned(tmp_path, f"s3://{bucket.name}/in").unit
+    assert [(image.image_id, image.error) for image in [*images(0).images, *images(1).images]] == [
+        ("a.tar/1.jpg", None),
+        ("b.tar", "forbidden"),
+        ("c.parquet", "forbidden"),
+    ]
+    bucket.proxy.set_faults([])
+
+
 def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_path: Path) -> None:
     """64 images by 16 threads: with a deadline for each they would take four."""
     (tmp_path / "m.txt").write_text("".join(f"s3://{bucket.name}/{number}.jpg\n" for number in range(16_384)))
@@ -129,6 +144,14 @@ def test_a_server_that_is_down_costs_a_unit_one_deadline(bucket: Bucket, tmp_pat
     assert fatal.startswith(f"all 64 images of unit 0 are unfetchable (first: s3://{bucket.name}/0.jpg: ")
     assert "within 2 s" in fatal
     assert time.monotonic() - started < 5
+
+
+def test_a_manifest_is_read_by_requests_of_4_mib(bucket: Bucket) -> None:
+    names = [f"{number:02000}.jpg" for number in range(2500)]
+    bucket.keep("lists/m.txt", "\n".join(names).encode())  # 5 MB
+    bucket.requests()
+    assert [image.image_id for image in listed(f"s3://{bucket.name}/lists/m.txt")[0]] == names
+    assert bucket.requests() == {"HEAD": 1, "GET": 2}
 
 
 def test_relative_paths_in_a_manifest_start_at_its_prefix(bucket: Bucket, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import datetime
+import http.server
 import math
 import os
+import threading
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +63,7 @@ def test_a_folder_is_searched_in_the_order_of_names(tmp_path: Path) -> None:
 
 def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "._a.jpg", ".cache/b.jpg", "notes.txt", "README", "folder.jpg/inside.png", "x.tar.gz")
-    touch(tmp_path, "a.b.a long sentence")
+    touch(tmp_path, "a.b.a long sentence", "X.TAR.GZ")
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     (tmp_path / "dangling.jpg").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to(".")
@@ -72,7 +75,7 @@ def test_a_folder_gives_regular_files_only_and_counts_the_rest(tmp_path: Path) -
         "pipes or devices": 1,
         "hidden": 2,
         ".txt files": 1,
-        ".tar.gz files": 1,
+        ".tar.gz files": 2,
         "files without suffix": 1,
         "files of other kinds": 1,
     }
@@ -123,11 +126,11 @@ def test_only_a_manifest_on_a_web_server_has_a_query() -> None:
 
 def test_a_prefix_of_a_store_is_a_folder() -> None:
     root = f"memory://{uuid.uuid4().hex}/in"
-    for name in ("a/b.jpg", "c.JPG", ".hidden/d.jpg", "e.json"):
+    for name in ("a/b.jpg", "c.JPG", ".hidden/d.jpg", "a/.hidden/d.jpg", "a/._b.jpg", "e.json"):
         storage.put(f"{root}/{name}", b"1234")
     found, skipped = listed(f"{root}/")
     assert found == [SourceImage(name, f"{root}/{name}", None, 4) for name in ("a/b.jpg", "c.JPG")]
-    assert skipped == {"hidden": 1, ".json files": 1}
+    assert skipped == {"hidden": 3, ".json files": 1}
 
 
 def test_a_text_manifest_lists_paths_beside_itself_and_urls(tmp_path: Path) -> None:
@@ -374,6 +377,7 @@ def test_a_folder_of_tar_files_is_their_images(tmp_path: Path) -> None:
 def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
     whole = tar_file(tmp_path / "whole.tar", [("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)]).read_bytes()
     (tmp_path / "cut.tar").write_bytes(whole[: 512 + 1024 + 512 + 599])
+    (tmp_path / "cut behind.tar").write_bytes(whole[: 512 + 1024 + 512 + 600])
     (tmp_path / "damaged.tar").write_bytes(whole[:1536] + b"\1" * 512)
     (tmp_path / "html.tar").write_bytes(b"<html>" * 200)
     (tmp_path / "short.tar").write_bytes(b"<html>")
@@ -382,6 +386,8 @@ def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
     (tmp_path / "whole.tar").unlink()
     found, skipped = listed(tmp_path)
     assert [(image.image_id, image.error) for image in found] == [
+        ("cut behind.tar/a.jpg", None),
+        ("cut behind.tar/b.jpg", None),
         ("cut.tar/a.jpg", None),
         ("cut.tar/b.jpg", "truncated"),
         ("damaged.tar/a.jpg", None),
@@ -392,7 +398,7 @@ def test_the_images_of_a_broken_shard_become_errors(tmp_path: Path) -> None:
         ("html.parquet", "unreadable"),
     ]
     assert skipped == {
-        "tar files without an end": 1,
+        "tar files without an end": 2,
         "damaged tar files": 3,
         "compressed tar files": 1,
         "damaged Parquet files": 1,
@@ -415,6 +421,82 @@ def test_ids_of_several_inputs_start_with_their_last_components(tmp_path: Path) 
         "p.parquet/1",
         "m.csv/x",
     ]
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, whatever the query."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server of the test's folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_signature_of_an_input_serves_to_read_and_is_in_no_uri(tmp_path: Path, web: str) -> None:
+    tar_file(tmp_path / "s.tar", [("a.jpg", b"1")])
+    (tmp_path / "html.tar").write_bytes(b"<html>" * 200)
+    faces(tmp_path / "f.parquet", [{"image": {"bytes": b"1"}}])
+    (tmp_path / "m.csv").write_text("uri,image_id\n,x\nb.jpg,y\n")
+    names, signed = ("s.tar", "html.tar", "f.parquet", "m.csv"), "?X-Amz-Signature="
+    found = [image for name in names for image in listed(f"{web}/{name}{signed}secret")[0]]
+    assert [(image.image_id, image.uri, image.place, image.error) for image in found] == [
+        ("s.tar/a.jpg", f"{web}/s.tar{signed}REDACTED#a.jpg", f"{web}/s.tar{signed}secret", None),
+        ("html.tar", f"{web}/html.tar{signed}REDACTED", None, "unreadable"),
+        ("f.parquet/0", f"{web}/f.parquet{signed}REDACTED#0", f"{web}/f.parquet{signed}secret", None),
+        ("x", f"{web}/m.csv{signed}REDACTED#1", None, "bad_uri"),
+        ("y", f"{web}/b.jpg", None, None),
+    ]
+
+
+#: Files that are refused, and other settings that they are refused with.
+REFUSED: dict[str, tuple[str, bytes | pa.Table, dict[str, Any]]] = {
+    "no uri": ("m.csv", b"path\na.jpg\n", {}),
+    "no landmarks": ("m.csv", b"uri\na.jpg\n", {"placed_by": ["landmarks"]}),
+    "two columns": ("m.csv", b"uri,uri\na.jpg,b.jpg\n", {}),
+    "UTF-16": ("m.txt", "a.jpg\n".encode("utf-16"), {}),
+    "quotes": ("m.csv", b'uri\n"b.jpg\nc.jpg\n', {}),
+    "no text": ("m.txt", b"a" * 2**24, {}),
+    "compressed": ("s.tar.gz", b"", {}),
+    "gzip": ("s.tar", b"\x1f\x8b" + bytes(2000), {}),
+    "a tar file without landmarks": ("s.tar", bytes(10_240), {"placed_by": ["landmarks"]}),
+    "no Parquet file": ("f.parquet", b"<html>" * 99, {}),
+    "numbers": ("f.parquet", pa.table({"uri": [1]}), {}),
+    "nothing": ("f.parquet", pa.table({"x": [1]}), {}),
+    "two images": ("f.parquet", pa.table({"a": [b"1"], "b": [b"1"]}), {}),
+    "two keys": ("f.parquet", pa.table([[b"1"], ["x"], ["x"]], ["a", "key", "key"]), {}),
+    "a Parquet file without landmarks": ("f.parquet", pa.table({"a": [b"1"]}), {"placed_by": ["landmarks"]}),
+    "paths": ("f.parquet", pa.table({"image": pa.array([{"path": "/absent.jpg"}], IMAGE)}), {}),
+    "no listing": ("faces", b"", {}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_refusal_shows_the_signature_of_its_input(tmp_path: Path, web: str, name: str) -> None:
+    file, content, settings = REFUSED[name]
+    if isinstance(content, bytes):
+        (tmp_path / file).write_bytes(content)
+    else:
+        pq.write_table(content, tmp_path / file)
+    said = refusal(f"{web}/{file}?sig=secret", **settings)
+    assert f"{web}/{file}?sig=REDACTED" in said
+    assert "secret" not in said
+
+
+def test_no_refusal_of_two_inputs_shows_their_signatures(tmp_path: Path, web: str) -> None:
+    for file, day in (("a.parquet", 1), ("b.parquet", "1")):
+        pq.write_table(pa.table({"uri": ["/x.jpg"], "day": [day]}), tmp_path / file)
+    one, other, same = (f"{web}/{place}?sig=secret" for place in ("a.parquet", "b.parquet", "c/a.parquet"))
+    for second, settings in ((other, {"columns": ["day"]}), (same, {})):
+        said = refusal(one, second, **settings)
+        assert f"{second.removesuffix('secret')}REDACTED" in said
+        assert "secret" not in said
 
 
 def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import random
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -97,6 +98,23 @@ def test_pax_records_are_obeyed(tmp_path: Path) -> None:
     assert [(member.name, member.kind) for member in found.members] == [("a.jpg", "sparse files"), ("c=d.jpg", "")]
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
+@pytest.mark.parametrize("n_bytes", [8 * 2**30 - 1, 8 * 2**30])
+def test_a_member_of_8_gib_and_all_after_it_are_found(tmp_path: Path, kind: Literal[1, 2], n_bytes: int) -> None:
+    """From this size on the field of the header is too small: PAX has it in a record, GNU in base 256."""
+    large, small = tarfile.TarInfo("large.jpg"), tarfile.TarInfo("small.jpg")
+    large.size, small.size = n_bytes, 1
+    start = large.tobuf(kind)
+    with open(tmp_path / "f.tar", "wb") as file:
+        file.write(start + b"1")
+        at = len(start) + -(-n_bytes // 512) * 512
+        file.seek(at)  # the rest is a hole
+        file.write(small.tobuf(kind) + b"1".ljust(512, b"\0") + bytes(1024))
+    found = [Member("large.jpg", len(start), n_bytes, ""), Member("small.jpg", at + 512, 1, "")]
+    with open(tmp_path / "f.tar", "rb") as file:
+        assert tar.read_index(file, (tmp_path / "f.tar").stat().st_size) == Index(found, None)
+
+
 def test_an_archive_that_is_cut_says_so_and_keeps_what_is_whole(tmp_path: Path) -> None:
     content = tar_file(tmp_path / "f.tar", [("a.jpg", b"1" * 600), ("b.jpg", b"2" * 600)]).read_bytes()
     first, second = Member("a.jpg", 512, 600, ""), Member("b.jpg", 2048, 600, "")
@@ -112,6 +130,7 @@ def test_archives_one_after_another_are_all_read_and_rubbish_after_the_end_is_no
     two = indexed(one + one)
     assert [member.offset for member in two.members] == [512, len(one) + 512]
     assert two.end is None
+    assert indexed(one + one[:1024]) == Index(two.members, CUT)
     assert indexed(one + b"rubbish" * 100) == Index([Member("a.jpg", 512, 1, "")], None)
 
 
@@ -122,6 +141,16 @@ def test_a_header_that_claims_gigabytes_or_less_than_nothing_is_damage(kind: byt
         member.size, member.type = size, kind
         header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
         assert indexed(bytes(header) + bytes(4096)) == Index([], DAMAGED)
+
+
+@pytest.mark.parametrize(("n_bytes", "found"), [(2**20, Index([Member("a.jpg", 2**20 + 1024, 0, "")], None)),
+                                                (2**20 + 1, Index([], DAMAGED))])  # fmt: skip
+def test_a_header_of_a_mebibyte_is_read_and_one_of_a_byte_more_is_damage(n_bytes: int, found: Index) -> None:
+    header = tarfile.TarInfo("h")
+    header.type, header.size = tarfile.XHDTYPE, n_bytes
+    record = f"{n_bytes} comment=".encode().ljust(n_bytes - 1, b"x") + b"\n"
+    content = header.tobuf() + record.ljust(-(-n_bytes // 512) * 512, b"\0") + tarfile.TarInfo("a.jpg").tobuf()
+    assert indexed(content + bytes(1024)) == found
 
 
 @pytest.mark.parametrize(

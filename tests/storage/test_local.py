@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -128,8 +129,13 @@ def test_places_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_fifo_or_a_folder_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.jpg"
     os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    writer = threading.Timer(3, lambda: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK)))  # ends the waiting
+    writer.start()
+    began = time.monotonic()
     with pytest.raises(OSError, match=r"x\.jpg") as caught:
         storage.read(str(path))
+    writer.cancel()
+    assert time.monotonic() - began < 2.5
     assert caught.value.errno in (errno.ENODEV, errno.EISDIR)
 
 
@@ -153,18 +159,21 @@ def test_a_span_is_read_whole_or_refused(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ESTALE
 
 
-def test_a_file_that_grows_while_it_is_read_is_stale(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["ab", "rb+"], ids=["grows", "is overwritten"])
+def test_a_file_that_changes_while_it_is_read_is_stale(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(bytes(50_000_000))
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
-    def append() -> None:
-        with path.open("ab", buffering=0) as file:
+    def change() -> None:
+        with open(path, mode, buffering=0) as file:
             while not ended.is_set():
                 file.write(b"x")
+                began.set()
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(append)
+        pool.submit(change)
+        began.wait(10)
         try:
             with pytest.raises(OSError, match=r"changed while it was read: '.*x\.jpg'\Z") as caught:
                 storage.read(str(path))
@@ -256,24 +265,28 @@ def refuse(number, names):
 """
 
 NO_LINKS = """
-# As exFAT or some NFS answer.
-refuse(errno.EOPNOTSUPP, ("link", "linkat"))
-
 from segface_batch import storage
-place = sys.argv[1] + "/object"
-print(storage.put(place, b"first"), storage.put(place, b"second"))
-try:
-    os.link(place, place + "2")
-except OSError as error:
-    print(error.errno == errno.EOPNOTSUPP)
+for number in map(int, sys.argv[2:]):
+    if os.fork() == 0:
+        refuse(number, ("link", "linkat"))
+        place = f"{sys.argv[1]}/{number}"
+        print(storage.put(place, b"first"), storage.put(place, b"second"))
+        try:
+            os.link(place, place + "2")
+        except OSError as error:
+            print(error.errno == number, flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="numbers of system calls")
 def test_file_systems_without_hard_links_do(tmp_path: Path) -> None:
-    ended = run(REFUSING + NO_LINKS, tmp_path)
-    assert (ended.stdout, ended.stderr) == ("True False\nTrue\n", "")
-    assert files(tmp_path) == {"object": b"first"}
+    """As exFAT, CIFS and some NFS answer, and FUSE, and a folder that is spread over disks."""
+    numbers = [errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV]
+    ended = run(REFUSING + NO_LINKS, tmp_path, *numbers)
+    assert (ended.stdout, ended.stderr) == ("True False\nTrue\n" * 7, "")
+    assert files(tmp_path) == {str(number): b"first" for number in numbers}
 
 
 NO_SYNC = """
@@ -299,7 +312,7 @@ except OSError as error:
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="numbers of system calls")
 def test_file_systems_that_do_not_sync_folders_do_and_those_that_fail_to_are_named(tmp_path: Path) -> None:
-    for number in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS):
+    for number in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EISDIR):
         place = tmp_path / str(number)
         ended = run(REFUSING + NO_SYNC, place, number)
         assert (ended.stdout, ended.stderr) == ("True False b'first'\n", "")
@@ -309,6 +322,30 @@ def test_file_systems_that_do_not_sync_folders_do_and_those_that_fail_to_are_nam
     ended = run(REFUSING + NO_SYNC, tmp_path / "d", "file")
     assert (ended.stdout, ended.stderr) == (f"[Errno 5] Input/output error: '{tmp_path}/d/object'\n", "")
     assert files(tmp_path / "d") == {}
+
+
+NO_NONBLOCK = """
+import os, sys
+from segface_batch import storage
+really = os.open
+def opened(path, flags, *more):
+    if flags & os.O_NONBLOCK:
+        raise OSError(int(sys.argv[2]), os.strerror(int(sys.argv[2])), path)
+    return really(path, flags, *more)
+os.open = opened
+try:
+    print(storage.read(sys.argv[1]))
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EINVAL, errno.EACCES])
+def test_files_on_a_share_that_refuses_not_to_block_are_read(tmp_path: Path, number: int) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"content")
+    ended = run(NO_NONBLOCK, tmp_path / "x.jpg", number)
+    refused = f"[Errno {number}] {os.strerror(number)}: '{tmp_path}/x.jpg'\n"
+    assert (ended.stdout, ended.stderr) == (refused if number == errno.EACCES else "b'content'\n", "")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ import pytest
 
 from segface_batch import storage
 from segface_batch.storage import options
+from segface_batch.storage.remote import S3fs
 from tests.s3_server import S3Server
 from tests.storage.conftest import Folder
 
@@ -38,6 +40,17 @@ def test_invalid_options_are_refused_in_one_line(given: str, words: str) -> None
     with pytest.raises((ValueError, FileNotFoundError), match=r"\A.+\Z") as caught:
         options.check(given)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["key", "secret", "Secret_Access_Key", "token", "aws_session_token", "password", "passwd", "credential",
+     "account_key", "connection_string", "sas_token", "client_secret"],
+)  # fmt: skip
+@pytest.mark.parametrize("given", ['{{"{}": "x"}}', '{{"gs": {{"anon": true, "{}": "x"}}}}', '[{{"{}": "x"}}]'])
+def test_no_secret_is_accepted_on_the_command_line(name: str, given: str) -> None:
+    with pytest.raises(ValueError, match=name if given.startswith("{") else "give an object"):
+        options.check(given.format(name))
 
 
 def test_a_file_that_is_not_json_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -91,6 +104,29 @@ def test_a_public_bucket_needs_no_keys(folder: Folder, s3_server: S3Server) -> N
     assert storage.read("s3://public/a") == b"1"
     with pytest.raises(PermissionError):
         storage.put("s3://public/b", b"")
+
+
+def test_a_session_token_goes_with_every_request(folder: Folder) -> None:
+    folder.configure(token="of-a-role")
+    folder.faults({"fault": "unknown", "header": "x-amz-security-token"})
+    for ask in (
+        lambda: storage.read(f"{folder.url}/a"),
+        lambda: storage.replace(f"{folder.url}/a", b""),
+        lambda: list(storage.list_objects(folder.url)),
+    ):
+        with pytest.raises(OSError, match="NotImplemented") as caught:
+            ask()
+        assert caught.value.errno == errno.ENOSYS
+
+
+@pytest.mark.parametrize(("given", "region"), [({}, "from-environment"), ({"region_name": "given"}, "given")])
+def test_the_region_of_s3fs_is_the_options_or_else_aws_region(
+    given: dict[str, Any], region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "from-environment")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "another")
+    store = S3fs({"key": "a", "secret": "b", "client_kwargs": given})
+    assert store.filesystem.client_kwargs["region_name"] == region
 
 
 SCRIPT = """

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from segface_batch.storage.redact import one_line, redacted, redacted_text
+from segface_batch.storage.redact import names_user, one_line, redacted, redacted_text
 
 
 @pytest.mark.parametrize(
@@ -14,6 +16,7 @@ from segface_batch.storage.redact import one_line, redacted, redacted_text
         ("https://user:pass@host:81/a.jpg", "https://host:81/a.jpg"),
         ("https://token@host?a=1", "https://host?a=1"),
         ("ftp://u:p%40@host/a", "ftp://host/a"),
+        ("https://u:p@ss@host/a", "https://host/a"),
         ("simplecache::https://u:p@host/a", "simplecache::https://host/a"),
         ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
         (
@@ -35,6 +38,29 @@ def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert redacted(url) == shown
 
 
+#: What authorizes requests to Amazon, CloudFront, Google, Azure, and others in any spelling.
+SECRETS = [
+    "X-Amz-Credential", "x-amz-security-token", "X-Goog-Signature", "X-Goog-Expires", "x-ms-date", "Policy",
+    "Key-Pair-Id", "Signature", "Expires", "AWSAccessKeyId", "GoogleAccessId_key", "se", "st", "sig", "hdnea_token",
+    "client_secret", "password", "passwd", "db-credentials", "auth", "authorization", "key", "apikey", "keyid", "code",
+    "jwt_signature_v2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("form", [str, str.lower, str.upper])
+def test_no_parameter_that_authorizes_a_request_is_shown(name: str, form: Callable[[str], str]) -> None:
+    url = f"https://host/a.jpg?size=2&{form(name)}="
+    assert redacted(f"{url}SECRET&page=3") == f"{url}REDACTED&page=3"
+
+
+@pytest.mark.parametrize(
+    "name", ["size", "page", "sv", "sr", "sp", "keyword", "monkeys", "policies", "zipcode", "sigma"]
+)
+def test_parameters_that_name_an_image_are_shown(name: str) -> None:
+    assert redacted(f"https://host/a.jpg?{name}=1&sig=2") == f"https://host/a.jpg?{name}=1&sig=REDACTED"
+
+
 def test_urls_in_a_message_are_shown_without_their_secrets() -> None:
     assert redacted_text("no 'https://u:p@h/a?sig=1': S3://b/c, http://h?token=2") == (
         "no 'https://h/a?sig=REDACTED': S3://b/c, http://h?token=REDACTED"
@@ -46,3 +72,13 @@ def test_an_error_is_one_line_without_secrets() -> None:
     error = PermissionError(13, "HTTP 403\nbody", "https://u:p@h/a b.jpg?sig=1")
     assert one_line(error) == "https://h/a b.jpg?sig=REDACTED: HTTP 403"
     assert one_line(OSError("no https://u:p@h/a\nsecond")) == "no https://h/a"
+
+
+@pytest.mark.parametrize("url", ["https://user@h/a", "https://u:p@h/a", "https://:p@h/a", "https://@h/a", "s3://k:s@b"])
+def test_a_url_with_a_user_is_known_for_one(url: str) -> None:
+    assert names_user(url)
+
+
+@pytest.mark.parametrize("place", ["https://h/a@b", "s3://bucket/a@b", "/a@b", "file:///a@b", "abfs://c@a.net/b"])
+def test_an_at_elsewhere_is_no_user(place: str) -> None:
+    assert not names_user(place)

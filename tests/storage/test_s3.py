@@ -28,6 +28,16 @@ def test_an_object_is_one_get(folder: Folder) -> None:
     assert folder.requests() == {"GET": 3}
 
 
+def test_an_object_of_just_the_limit_is_read_and_a_byte_more_is_too_large(folder: Folder) -> None:
+    folder.keep("a", b"0123456789")
+    assert storage.read(f"{folder.url}/a", max_bytes=10) == b"0123456789"
+    assert storage.read(f"{folder.url}/a", max_bytes=2, span=(3, 5)) == b"34"
+    for max_bytes, span in ((9, None), (1, (3, 5))):
+        with pytest.raises(OSError, match=r"(?i)too large") as caught:
+            storage.read(f"{folder.url}/a", max_bytes, span)
+        assert caught.value.errno == errno.EFBIG
+
+
 def test_an_absent_object_costs_one_request(folder: Folder) -> None:
     with pytest.raises(FileNotFoundError, match=rf"\A.*'{folder.url}/absent'\Z") as caught:
         storage.read(f"{folder.url}/absent")
