@@ -118,8 +118,8 @@ def publish(out: str, planned: PlannedPart, run: Mapping[str, Any]) -> None:
         if planned.name in list_published(out):
             return  # another driver was faster
         raise
-    if rows.num_rows < planned.images:
-        raise ValueError(f"{planned.name}: {rows.num_rows} rows staged for {planned.images} images")
+    if (found := len(set(_images(rows)))) != planned.images:
+        raise ValueError(f"{planned.name}: {found} images staged, {planned.images} are planned")
     masks_file, stats_file = files(rows, run)
     masks_place = storage.join(out, "masks", name)
     if not storage.put(masks_place, masks_file):
