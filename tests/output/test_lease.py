@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from segface_batch.output import lease
@@ -69,6 +70,21 @@ def test_a_second_run_on_the_same_machine_is_refused_while_the_first_lives(tmp_p
     started = time.monotonic()
     with lease.hold(str(tmp_path)):
         assert time.monotonic() - started < 0.5
+
+
+def test_a_process_is_known_by_the_moment_it_started(tmp_path: Path) -> None:
+    """Its number may be that of another process later."""
+    sleeper = subprocess.Popen(["sleep", "60"])
+    found = lease.started(sleeper.pid)
+    assert found is not None
+    since_boot = int(found) / os.sysconf("SC_CLK_TCK")
+    assert since_boot == pytest.approx(psutil.Process(sleeper.pid).create_time() - psutil.boot_time(), abs=1.5)
+    foreign(tmp_path, machine=lease.this_process()["machine"], pid=sleeper.pid, started=f"{int(found) - 1}")
+    with lease.hold(str(tmp_path)):  # by a process that has ended
+        pass
+    sleeper.kill()
+    sleeper.wait()
+    assert lease.started(sleeper.pid) is None
 
 
 def test_another_machines_run_counts_as_alive_while_it_beats(tmp_path: Path) -> None:

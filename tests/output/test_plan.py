@@ -193,4 +193,11 @@ def test_units_grow_with_the_plan() -> None:
         1024,
     ]
     assert largest(2**24, [image._replace(n_bytes=0) for image in many]) == 16
+    assert largest(2**24, [*many[1:], many[0]._replace(n_bytes=0)]) == 16
     assert largest(2**24, [image._replace(n_bytes=2**20) for image in many]) == 64
+
+
+def test_units_grow_with_the_parts_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL_PLAN", 2048)
+    sizes = [max(sizes) for _, sizes in plan.in_units(some(4 * 1024), 1024)]
+    assert sizes == [16, 16, 64, 96]

@@ -28,3 +28,9 @@ def test_carried_columns_stand_between_the_fixed_ones_and_those_per_class() -> N
 def test_a_name_of_the_outputs_own_cannot_be_carried(name: str) -> None:
     with pytest.raises(ValueError, match=rf"\Acolumn '{name}' cannot be carried, .*; rename it in the input\Z"):
         records.check_carried(["age", name])
+
+
+def test_a_column_is_carried_once() -> None:
+    records.check_carried(["age", "who"])
+    with pytest.raises(ValueError, match=r"\Acolumn 'age' is asked for twice; name it once\Z"):
+        records.check_carried(["age", "who", "age"])
