@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from segface_batch import catalog
+from segface_batch.inputs.image import SourceImage
 from segface_batch.job import DETECTION, Job
-from segface_batch.output import run as runs, schema
+from segface_batch.output import plan as plans, run as runs, schema
 from tests.stand_in import Quick
 
 INPUT, OUTPUT, SHA256 = "s3://bucket/in", "s3://bucket/out", "0" * 64
@@ -112,3 +114,16 @@ def test_where_no_image_failed_no_retry_begins(tmp_path: Path) -> None:
     assert runs.find_retry(str(tmp_path)) is None
     runs.begin_retry(str(tmp_path), {0: {3: [1, 2]}})
     assert runs.find_retry(str(tmp_path)) == runs.Retry("retry-0001", {0: {3: [1, 2]}})
+
+
+def test_each_addition_is_one_more(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    names = [
+        plans.write(
+            runs.plan_folder(out), [SourceImage(name, name)], Counter(), 8, first_unit=number, first_part=number
+        )
+        for number, name in enumerate("abc")
+    ]
+    for name in names[1:]:
+        runs.add(out, name)
+    assert [part.index for part in runs.read_plan(out, {"plan": names[0]}).parts] == [0, 1, 2]
