@@ -153,9 +153,11 @@ def test_two_images_of_one_name_are_not_mixed(tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path) -> None:
     image = tmp_path / "faces" / "a" / "one.png"
-    Image.new("RGB", (32, 64)).save(image)
-    with pytest.raises(ValueError, match="changed since it was annotated: 64 x 32 pixels then, 32 x 64 now"):
-        show(str(out), "a/one.png", tmp_path / "x.png")
+    for width, height in ((32, 64), (65, 32), (64, 33)):
+        Image.new("RGB", (width, height)).save(image)
+        now = f"changed since it was annotated: 64 x 32 pixels then, {width} x {height} now"
+        with pytest.raises(ValueError, match=now):
+            show(str(out), "a/one.png", tmp_path / "x.png")
     image.write_bytes(image.read_bytes()[:40])
     with pytest.raises(ValueError, match="changed since it was annotated: it is truncated now"):
         show(str(out), "a/one.png", tmp_path / "x.png")

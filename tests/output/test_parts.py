@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -120,19 +121,24 @@ def test_a_publisher_that_comes_late_finds_its_part_done(out: Path, tmp_path: Pa
         parts.publish(str(tmp_path / "other"), PART, RUN)
 
 
-def test_a_unit_joined_of_its_images_gives_the_same_bytes(out: Path, tmp_path: Path) -> None:
-    parts.publish(str(out), PART, RUN)
-    split = tmp_path / "split"
+def test_a_unit_joined_of_its_images_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A page of Parquet has a megabyte: these masks fill several."""
+    images = [[rows(unit, seq, OK, OK) for seq in range(2)] for unit in range(2)]
+    for number, row in enumerate(row for unit in images for image in unit for row in image):
+        row["mask"] = {"bytes": np.random.default_rng(number).bytes(700_000)}
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    for unit in range(2):
+        stage(whole, unit, *images[unit])
+    parts.publish(str(whole), PART, RUN)
     staging = parts.Staging(str(split))
-    images = [rows(0, 0, OK, EMPTY, CRASHED), rows(0, 1, OK, OK)]
     pieces = [staging.image(PART, 0, seq) for seq in range(2)]
-    for piece, image in zip(pieces, images, strict=True):
+    for piece, image in zip(pieces, images[0], strict=True):
         parts.stage(piece, schema.to_table(image, LAPA))
     parts.join(staging.unit(PART, 0), pieces)
-    stage(split, 1, rows(1, 0, EMPTY), rows(1, 1, NO_FACE))
+    stage(split, 1, *images[1])
     assert staging.names() == {staging.unit(PART, unit) for unit in (0, 1)}
     parts.publish(str(split), PART, RUN)
-    assert content(split) == content(out)
+    assert content(split) == content(whole)
 
 
 def test_only_units_that_are_not_staged_are_left_to_do(out: Path) -> None:
