@@ -150,6 +150,8 @@ def test_a_failing_query_leaves_no_parquet_file(out: Path, tmp_path: Path) -> No
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="Could not convert string 'x' to INT32"):
         write(query(str(out), sql), "parquet", tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="parquet needs one column 'a', not two; rename one with AS"):
+        write(query(str(out), "select 1 as a, 2 as a"), "parquet", tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="parquet cannot hold this result"):
         write(query(str(out), "select interval 1 day as i"), "parquet", tmp_path / "x.parquet")
     assert snapshot(tmp_path) == before

@@ -42,7 +42,8 @@ def todo(**changes: Any) -> Todo:
 
 
 def test_a_forecast_follows_from_what_was_measured() -> None:
-    found = forecast(todo(), prices=Prices(gpu_hour=3600))
+    first = made.measured(ROWS, network=1.0)
+    found = forecast(todo(), first, replace(first, memory=2**31), prices=Prices(gpu_hour=3600))
     # Each of four actors does ten images a second, less what Ray takes of four CPUs, and a unit takes 20 ms of a CPU.
     rate = 1 / (1 / (4 * 10 * (1 - 0.17 / 4)) + 0.02 * 50 / 400 / 4)
     # Four workers beside the actors, and twelve that fetch, need two seconds of four CPUs each.
@@ -63,7 +64,7 @@ def test_a_forecast_follows_from_what_was_measured() -> None:
     })  # fmt: skip
     assert (found.listed_all, found.planned, found.done) == (True, 500, 100)
     assert (found.rate, found.start_seconds) == (pytest.approx(rate), start)
-    assert found.machine == {"cpus": 4, "gpus": 4.0, "actor_memory_bytes": 2**30}
+    assert found.machine == {"cpus": 4, "gpus": 4.0, "actor_memory_bytes": 2**31}
     assert found.tried == {
         "images": 40, "faces_per_image": 2.0, "actors": 2, "seconds": 2.0, "cpu_seconds_per_image": 0.05,
     }  # fmt: skip

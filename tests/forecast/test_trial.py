@@ -31,6 +31,16 @@ def test_images_faces_and_bytes_of_each_unit_are_counted(tmp_path: Path) -> None
     assert measured.rows["status"].to_pylist() == [schema.OK] * 3 + [schema.ERROR] + [schema.OK] * 4
     assert 0 < measured.work["network"] <= measured.seconds
     assert measured.work["detect"] == 0
+    assert measured.memory > 50e6  # Python and pyarrow alone take more
+
+
+def test_the_work_of_decoding_includes_that_of_detecting(tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 1)
+    image = SourceImage("0", str(tmp_path / "in" / "0000.png"))
+    trial = Trial(drivers.job("s3://b/in", PLACE, faces="detect", min_face=150), Resources(0, 1), None, 1)
+    measured = trial.run([plans.to_parquet(plans.table([image], 0, [1], pa.schema([])))])
+    assert measured.fatal is None
+    assert measured.work["decode"] > measured.work["detect"] > 0
 
 
 def test_batches_are_timed_and_leave_the_network_as_it_was() -> None:

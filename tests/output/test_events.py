@@ -72,6 +72,20 @@ def test_why_a_run_stopped_is_recorded_without_secrets(tmp_path: Path) -> None:
     assert SECRET not in json.dumps([start, stop, runs.recorded_settings(job(), "0" * 64)])
 
 
+def test_ctrl_c_is_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), events.record(str(tmp_path), job()):
+        raise KeyboardInterrupt
+    assert written(tmp_path)[0][-1]["reason"] == "interrupted"
+
+
+def test_a_log_that_cannot_be_written_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "INTERVAL", 0.05)
+    (tmp_path / "out").write_bytes(b"a file")
+    with events.record(str(tmp_path / "out"), job()) as run:
+        time.sleep(0.2)
+    assert [json.loads(line)["event"] for line in run.lines][:: len(run.lines) - 1] == ["start", "end"]
+
+
 def test_a_file_of_storage_options_is_recorded_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "options.json").write_text("{}")
     with events.record(str(tmp_path), job(storage_options=str(tmp_path / "options.json"))):

@@ -97,6 +97,18 @@ def test_another_machines_run_counts_as_alive_while_it_beats(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match=r"another run \(host node-7, process 12\)"), lease.hold(str(tmp_path)):
         pass
     beat.join()
+    ends = threading.Timer(0.3, place(tmp_path).unlink)
+    ends.start()
+    with lease.hold(str(tmp_path)):
+        pass
+    ends.join()
+
+
+def test_a_damaged_lease_is_nobodys(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    place(tmp_path).write_text(place(tmp_path).read_text()[:20])
+    with lease.hold(str(tmp_path)):
+        assert json.loads(place(tmp_path).read_text())["pid"] == os.getpid()
 
 
 def test_a_run_learns_that_it_was_taken_over_and_leaves_the_others_lease(tmp_path: Path) -> None:

@@ -152,6 +152,14 @@ def test_every_image_with_a_failed_face_is_tried_again_once(out: Path) -> None:
     assert parts.find_error_images(str(out), [PART]) == {0: {0: [0], 1: [0]}}
 
 
+def test_a_later_retry_does_not_find_the_rows_of_an_earlier(out: Path) -> None:
+    parts.publish(str(out), PART, RUN)
+    stage(out, 1, rows(1, 0, CRASHED), retry="retry-0001")
+    stage(out, 1, rows(1, 0, OK), retry="retry-0002")
+    parts.republish(str(out), PART, RUN, "retry-0002", [1])
+    assert record(out)["errors"] == {"crashed": 1, "empty": 1}  # of the other unit
+
+
 def test_a_retried_image_keeps_none_of_its_old_faces(out: Path) -> None:
     parts.publish(str(out), PART, RUN)
     before = pq.read_table(out / "stats" / "part-00000.parquet").to_pylist()

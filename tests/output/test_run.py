@@ -77,6 +77,14 @@ def test_a_resume_must_repeat_every_setting_that_changes_rows_or_their_places() 
     assert refused == expected
 
 
+@pytest.mark.parametrize("version", [schema.SCHEMA_VERSION - 1, schema.SCHEMA_VERSION + 1])
+def test_an_output_of_other_columns_is_not_gone_on_with(version: int) -> None:
+    job = Job(INPUT, OUTPUT)
+    run = run_of(job) | {"schema_version": version, "versions": {"segface-batch": "9.9"}}
+    with pytest.raises(ValueError, match=r"'out' was made by segface-batch 9\.9 with other columns; go on with that"):
+        runs.check("out", run, job, SHA256)
+
+
 def test_a_network_that_is_another_checkpoint_now_is_refused() -> None:
     job = Job(INPUT, OUTPUT, network="tests.stand_in:Quick")
     run = run_of(job)
@@ -90,10 +98,16 @@ def test_of_two_drivers_that_start_together_the_second_goes_on_with_the_plan_of_
     out, job = str(tmp_path), Job(INPUT, OUTPUT)
     first = runs.start(out, job, SHA256, "plan-a.json", pa.schema([]))
     assert first["plan"] == "plan-a.json"
+    assert [*first["versions"]] == [name for name in runs.PACKAGES if name != "openvino"]
     assert runs.start(out, job, SHA256, "plan-b.json", pa.schema([])) == first == runs.read(out)
     with pytest.raises(ValueError, match="was made with precision fp32, not bf16; repeat that setting"):
         runs.start(out, dataclasses.replace(job, precision="bf16"), SHA256, "plan-b.json", pa.schema([]))
     assert runs.read(out) == first
+
+
+def test_the_version_of_openvino_is_recorded_where_it_takes_part(tmp_path: Path) -> None:
+    run = runs.start(str(tmp_path), Job(INPUT, OUTPUT, engine="openvino"), SHA256, "plan-a.json", pa.schema([]))
+    assert [*run["versions"]] == [*runs.PACKAGES]
 
 
 def test_inputs_are_recorded_by_their_whole_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from segface_batch import catalog
+from segface_batch.images import masks
+from segface_batch.images.crop import Crop
+from segface_batch.inputs.image import SourceImage
 from segface_batch.output import schema as records
+from segface_batch.output.face import Face, FetchedImage
 
 LAPA = catalog.find("swinb_lapa_512").dataset
 
@@ -34,3 +39,36 @@ def test_a_column_is_carried_once() -> None:
     records.check_carried(["age", "who"])
     with pytest.raises(ValueError, match=r"\Acolumn 'age' is asked for twice; name it once\Z"):
         records.check_carried(["age", "who", "age"])
+
+
+def test_a_row_says_where_its_image_and_its_face_are() -> None:
+    image = FetchedImage(3, 5, SourceImage("a.png", "/in/a.png"), {"age": 7})
+    labels = np.array([[1, 2], [masks.OUTSIDE, 1]], np.uint8)
+    crop = Crop(
+        np.zeros((2, 2, 3), np.uint8), None, (1.0, 2.0, 30.0, 40.0), np.array([[4.0, 0.5, 6.0], [0.25, 3.0, 7.0]]),
+        0.5, np.arange(10.0).reshape(5, 2),
+    )  # fmt: skip
+    face = Face(image, (64, 48), 2, 1, crop, labels)
+    carried = pa.schema([("age", pa.int64())])
+    (row,) = records.to_table([records.row(face, LAPA.class_names)], LAPA, carried).to_pylist()
+    assert np.array_equal(masks.decode(row.pop("mask")["bytes"]), [[1, 2], [0, 1]])
+    assert {name: row[name] for name, *_ in records.COLUMNS} == {
+        "image_id": "a.png", "uri": "/in/a.png", "unit": 3, "seq": 5, "face": 1, "n_faces": 2, "status": "ok",
+        "error": None, "width": 64, "height": 48, "box_left": 1.0, "box_top": 2.0, "box_right": 30.0,
+        "box_bottom": 40.0, "score": 0.5, "points": [*range(10)], "transform": [4.0, 0.5, 6.0, 0.25, 3.0, 7.0],
+    }  # fmt: skip
+    assert (row["age"], row["mask_pixels"], row["px_face_lr_rr"], row["px_background"]) == (7, 3, 2, 0)
+
+
+def test_a_row_without_a_face_says_why() -> None:
+    image = FetchedImage(3, 5, SourceImage("a.png", "/in/a.png"), {})
+    faces = [Face(image, error="empty"), Face(image, (64, 48)), Face(image, (64, 48), 2, 1, error="bad_box")]
+    table = records.to_table([records.row(face, LAPA.class_names) for face in faces], LAPA)
+    assert table.select(["face", "n_faces", "status", "error", "width", "box_left", "mask"]).to_pylist() == [
+        dict(zip(("face", "n_faces", "status", "error", "width", "box_left", "mask"), values, strict=True))
+        for values in (
+            (0, 0, "error", "empty", None, None, None),
+            (0, 0, "no_face", None, 64, None, None),
+            (1, 2, "error", "bad_box", 64, None, None),
+        )
+    ]

@@ -155,6 +155,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda out: shutil.copy(out / "stats/part-00000.parquet", out / "stats/part-00009.parquet"),
         "orphaned", "stats/part-00009.parquet belongs to no part of the plan; no run needs it",
     ),
+    "a foreign record": (
+        lambda out: shutil.copy(out / "_segface/parts/part-00000.json", out / "_segface/parts/part-00009.json"),
+        "orphaned", "_segface/parts/part-00009.json belongs to no part of the plan; no run needs it",
+    ),
+    "a manifest older than the newest part": (
+        lambda out: edit(out / "_segface/manifest.json", lambda manifest: manifest.update(images=12)),
+        "missing", "_segface/manifest.json is not that of these parts",
+    ),
     "a temporary file": (
         lambda out: (out / "stats/.part-00000.parquet.abc.tmp").touch(),
         "orphaned", "stats/.part-00000.parquet.abc.tmp belongs to no part of the plan; no run needs it",
@@ -201,7 +209,12 @@ def test_an_output_with_errors_that_are_being_tried_again_is_not_complete(whole:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     runs.begin_retry(str(out), {0: {0: [3, 4]}, 2: {2: [0]}})
-    assert verify(str(out)).findings == {"missing": ["3 images with errors are being tried again"]}
+    again = "3 images with errors are being tried again"
+    assert verify(str(out)).findings == {"missing": [again]}
+    before = (out / "_segface/manifest.json").read_bytes()
+    edit(out / "_segface/manifest.json", lambda manifest: manifest.update(errors={}))  # a part has new rows already
+    assert verify(str(out)).findings == {"missing": ["_segface/manifest.json is not that of these parts", again]}
+    (out / "_segface/manifest.json").write_bytes(before)
     retry = runs.find_retry(str(out))
     assert retry is not None
     runs.end_retry(str(out), retry)
@@ -232,12 +245,13 @@ def test_the_report_says_how_many_findings_it_leaves_out() -> None:
     ]  # fmt: skip
 
 
-def test_an_output_of_other_columns_is_refused(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [-1, 1])
+def test_an_output_of_other_columns_is_refused(change: int, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "old"
     shutil.copytree(whole, out)
     place = out / "_segface" / "run.json"
     run = json.loads(place.read_text())
-    place.write_text(json.dumps(run | {"schema_version": 3}))
+    place.write_text(json.dumps(run | {"schema_version": run["schema_version"] + change}))
     version = run["versions"]["segface-batch"]
     with pytest.raises(ValueError, match=rf"was made by segface-batch {version} with other columns; verify it with"):
         verify(str(out))
