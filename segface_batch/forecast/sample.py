@@ -88,13 +88,11 @@ def run_sample(job: Job, weights_sha256: str | None, todo: Todo, count: int, pro
 
 def find_setup(job: Job, units: int) -> Setup:
     """What Ray has now; ValueError, in one line with a hint, where the job asks for more."""
-    import ray
-
     resources, (_, most) = share(job, units)
-    num_gpus, found, total = resources.num_gpus, nodes(), ray.cluster_resources()
+    num_gpus, found = resources.num_gpus, nodes()
     return Setup(
-        cpus=int(total["CPU"]) - 1,
-        gpus=total.get("GPU", 0.0),
+        cpus=int(sum(node.get("CPU", 0.0) for node in found)) - 1,
+        gpus=sum(node.get("GPU", 0.0) for node in found),
         node_memory=max(node.get("memory", 0.0) for node in found),
         resources=resources,
         actors=most,

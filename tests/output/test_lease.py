@@ -13,6 +13,8 @@ import pytest
 
 from segface_batch.output import lease
 
+USUAL_BEAT, USUAL_SILENCE = lease.BEAT, lease.SILENCE
+
 
 @pytest.fixture(autouse=True)
 def _short() -> Iterator[None]:
@@ -97,11 +99,19 @@ def test_another_machines_run_counts_as_alive_while_it_beats(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match=r"another run \(host node-7, process 12\)"), lease.hold(str(tmp_path)):
         pass
     beat.join()
-    ends = threading.Timer(0.3, place(tmp_path).unlink)
-    ends.start()
+
+
+def test_another_machines_run_that_ends_meanwhile_is_followed(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    end = threading.Timer(0.3, place(tmp_path).unlink)
+    end.start()
     with lease.hold(str(tmp_path)):
-        pass
-    ends.join()
+        assert json.loads(place(tmp_path).read_text())["pid"] == os.getpid()
+    end.join()
+
+
+def test_a_run_that_is_late_by_a_beat_is_not_dead() -> None:
+    assert USUAL_SILENCE >= 2 * USUAL_BEAT
 
 
 def test_a_damaged_lease_is_nobodys(tmp_path: Path) -> None:
