@@ -262,8 +262,8 @@ class Job:
                 shown = redact.redacted(self.output)
                 raise ValueError(f"output '{shown}' lies inside the {where}; choose a {what} outside it")
             if storage.is_inside(place, self.output):
-                shown = redact.redacted(place)
-                raise ValueError(f"input '{shown}' lies inside the output '{self.output}'; choose another output")
+                inner, outer = map(redact.redacted, (place, self.output))
+                raise ValueError(f"input '{inner}' lies inside the output '{outer}'; choose another output")
 
 
 def recorded(job: Job) -> dict[str, Any]:

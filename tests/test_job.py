@@ -61,6 +61,7 @@ MISTAKES = {
     ),
     "batch size": ({"batch_size": 0}, "--batch-size 0: give a whole number from 1 up"),
     "actors": ({"actors": (3, 2)}, "--actors 3:2: give MIN:MAX with 1 <= MIN <= MAX"),
+    "no actors": ({"actors": (0, 2)}, "--actors 0:2: give MIN:MAX with 1 <= MIN <= MAX"),
     "no GPU": (
         {"device": "cuda", "num_gpus": 0.0},
         "--device cuda with --num-gpus 0: Ray would hide every GPU; leave out --num-gpus",
@@ -68,6 +69,14 @@ MISTAKES = {
     "GPU of a CPU": ({"device": "cpu", "num_gpus": 1.0}, "--device cpu with --num-gpus 1.0: leave out one of them"),
     "negative GPU": ({"num_gpus": -1.0}, "--num-gpus -1.0: give a number from 0 up"),
     "hash": ({"weights_sha256": "abc"}, "--weights-sha256 abc: give 64 lower-case hexadecimal digits"),
+    "hash in capitals": (
+        {"weights_sha256": "A" * 64},
+        f"--weights-sha256 {'A' * 64}: give 64 lower-case hexadecimal digits",
+    ),
+    "longer hash": (
+        {"weights_sha256": "0" * 65},
+        f"--weights-sha256 {'0' * 65}: give 64 lower-case hexadecimal digits",
+    ),
     "revision": (
         {"weights": "s3://b/w.pt", "revision": "main"},
         "--revision is for the published file: leave out --revision or --weights",
@@ -94,6 +103,14 @@ MISTAKES = {
         {"input": "S3A://Bucket/faces", "output": "s3://bucket/faces/out/"},
         "output 's3://bucket/faces/out/' lies inside the input; choose a prefix outside it",
     ),
+    "output with a signature is inside": (
+        {"input": "https://host/faces", "output": "https://host/faces/out?sig=s3cr3t"},
+        "output 'https://host/faces/out?sig=REDACTED' lies inside the input; choose a prefix outside it",
+    ),
+    "output is inside the second input": (
+        {"input": ("list.csv", "faces"), "output": "faces/out"},
+        "output 'faces/out' lies inside the input folder; choose a folder outside it",
+    ),
     "output is inside a file URL": (
         {"input": "file://{here}/faces/", "output": "faces/../faces/out"},
         "output 'faces/../faces/out' lies inside the input folder; choose a folder outside it",
@@ -109,6 +126,11 @@ MISTAKES = {
     "input is inside": (
         {"input": "s3://bucket/out/faces", "output": "s3://bucket/out"},
         "input 's3://bucket/out/faces' lies inside the output 's3://bucket/out'; choose another output",
+    ),
+    "input with signatures is inside": (
+        {"input": "https://host/out/faces?sig=s3cr3t", "output": "https://host/out?sig=s3cr3t"},
+        "input 'https://host/out/faces?sig=REDACTED' lies inside the output 'https://host/out?sig=REDACTED'; choose "
+        "another output",
     ),
     "malformed input": (
         {"input": "http://u:p@[::1/list.csv"},
@@ -160,6 +182,7 @@ MISTAKES = {
     "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that or leave out --min-face"),
     "small faces": ({"min_face": 11, "faces": "detect"}, "--min-face 11: give a whole number from 12 up"),
     "score": ({"min_score": 1.0, "faces": "detect"}, "--min-score 1.0: give a number between 0 and 1"),
+    "lowest score": ({"min_score": 0.0, "faces": "detect"}, "--min-score 0.0: give a number between 0 and 1"),
     "detector": ({"detector": "retina", "faces": "detect"}, "--detector retina: choose one of mtcnn, yunet"),
     "mask space": ({"mask_space": "photo"}, "--mask-space photo: choose one of crop, image"),
     "output is a file": ({"output": "list.csv"}, "'list.csv' is a file; name a folder for the output"),
@@ -192,10 +215,29 @@ def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", decode="fast")
     Job("abfs://container@account.dfs.core.windows.net/faces", str(tmp_path / "out"))
     Job(str(faces), str(tmp_path / "faces2"))
+    (tmp_path / "LIST.CSV").touch()
+    Job(str(tmp_path / "LIST.CSV"), str(tmp_path / "out"), weights_sha256="0123456789abcdef" * 4)
+    (tmp_path / "out" / "_segface").mkdir(parents=True)  # an output to go on with
+    Job(str(faces), str(tmp_path / "out"))
+    (tmp_path / "parquet").mkdir()
+    (tmp_path / "parquet" / "a.parquet").touch()  # which may have landmarks
+    Job(str(tmp_path / "parquet"), str(tmp_path / "out"), checkpoint="swinb_lapa_224")
     for name in ("who? #1 [50%];", "[x", "a@b://c"):
         (tmp_path / name).mkdir(parents=True)
         Job(f"{tmp_path}/{name}", str(tmp_path / "out"), weights=str(faces / "a.jpg"))
         Job((tmp_path / name).as_uri(), (tmp_path / "out" / name).as_uri(), weights=(faces / "a.jpg").as_uri())
+
+
+def test_the_least_of_each_number_is_taken_and_one_less_refused() -> None:
+    for each in dataclasses.fields(Job):
+        least = each.metadata.get("least")
+        if least is not None:
+            about: dict[str, Any] = {"input": "s3://bucket/in", "output": "s3://bucket/out"}
+            about |= {"faces": "detect"} if each.metadata["group"] == jobs.DETECTION else {}
+            assert getattr(Job(**about | {each.name: least}), each.name) == least
+            refusal = f"{jobs.flag(each.name)} {least - 1}: give a whole number from {least} up"
+            with pytest.raises(ValueError, match=rf"\A{refusal}\Z"):
+                Job(**about | {each.name: least - 1})
 
 
 def test_every_setting_says_what_it_is_and_whether_a_resume_must_repeat_it() -> None:

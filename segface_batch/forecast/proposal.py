@@ -33,7 +33,7 @@ def propose(sampled: Sampled, stages: Mapping[str, Stage], memory: int) -> tuple
     if setup.resources.num_gpus:
         host = max(stages["decode"].ms_per_image, stages["encode"].ms_per_image)
         needed, room = math.ceil(host / stages["network"].ms_per_image), max(1, setup.cpus // most)
-        if needed > threads:
+        if min(needed, room) > threads:
             threads = min(needed, room)
             advice.append(f"--threads {threads}: the GPU needs {needed} threads that decode, {room} CPUs are there")
     if sampled.batches:

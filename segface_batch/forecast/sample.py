@@ -82,19 +82,17 @@ def run_sample(job: Job, weights_sha256: str | None, todo: Todo, count: int, pro
             sizes = sorted({batch_size, *(GPU_BATCHES if setup.resources.num_gpus else CPU_BATCHES)})
             progress.phase(f"trying batches of {', '.join(map(str, sizes))}")
             batches = _time_batches(trials, sizes)
-    units = tuple((own, _is_one_request(images)) for own, images in chosen)
+    units = tuple((own, is_one_request(images)) for own, images in chosen)
     return Sampled(setup, start_seconds, ray.get(worker), units, measured, batch_size, batches)
 
 
 def find_setup(job: Job, units: int) -> Setup:
     """What Ray has now; ValueError, in one line with a hint, where the job asks for more."""
-    import ray
-
     resources, (_, most) = share(job, units)
-    num_gpus, found, total = resources.num_gpus, nodes(), ray.cluster_resources()
+    num_gpus, found = resources.num_gpus, nodes()
     return Setup(
-        cpus=int(total["CPU"]) - 1,
-        gpus=total.get("GPU", 0.0),
+        cpus=int(sum(node.get("CPU", 0.0) for node in found)) - 1,
+        gpus=sum(node.get("GPU", 0.0) for node in found),
         node_memory=max(node.get("memory", 0.0) for node in found),
         resources=resources,
         actors=most,
@@ -127,14 +125,19 @@ def _annotate(trials: Sequence[Any], units: Sequence[bytes]) -> tuple[Measured, 
     """What each trial measured on its share of the units; RuntimeError for what would end a job."""
     import ray
 
-    shares = [units[number :: len(trials)] for number in range(len(trials))]
+    own = shares(units, len(trials))
     for warm_up in (True, False):
-        tasks = [trial.run.remote(own[:1] if warm_up else own) for trial, own in zip(trials, shares, strict=True)]
+        tasks = [trial.run.remote(some[:1] if warm_up else some) for trial, some in zip(trials, own, strict=True)]
         measured: list[Measured] = ray.get(tasks)
         for one in measured:
             if one.fatal is not None:
                 raise RuntimeError(one.fatal)
     return tuple(measured)
+
+
+def shares(units: Sequence[bytes], count: int) -> list[Sequence[bytes]]:
+    """The units of each of `count` actors, every unit once; those of an actor are spread over all."""
+    return [units[number::count] for number in range(count)]
 
 
 def _time_batches(trials: Sequence[Any], sizes: Sequence[int]) -> dict[int, float]:
@@ -149,6 +152,6 @@ def _plan_file(images: Sequence[SourceImage], carried: pa.Schema) -> bytes:
     return plans.to_parquet(plans.table(images, 0, [len(images)], carried))
 
 
-def _is_one_request(images: Sequence[SourceImage]) -> bool:
+def is_one_request(images: Sequence[SourceImage]) -> bool:
     """True for units that lie in one tar or Parquet file."""
     return any(image.offset is not None or image.cell is not None for image in images)

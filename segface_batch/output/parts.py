@@ -119,8 +119,8 @@ def publish(out: str, planned: PlannedPart, run: Mapping[str, Any]) -> None:
         if planned.name in list_published(out):
             return  # another driver was faster
         raise
-    if rows.num_rows < planned.images:
-        raise ValueError(f"{planned.name}: {rows.num_rows} rows staged for {planned.images} images")
+    if (found := len(set(_images(rows)))) != planned.images:
+        raise ValueError(f"{planned.name}: {found} images staged, {planned.images} are planned")
     content = files(rows, run)
     for table in (schema.MASKS, schema.SHAPES):
         place = storage.join(out, table, name)

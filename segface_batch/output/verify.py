@@ -142,9 +142,11 @@ def _key_findings(planned: PlannedPart, stats: pa.Table, expected: pa.Table) -> 
     for key, at, rows in zip(images.tolist(), first.tolist(), count.tolist(), strict=True):
         if key in names and rows != max(1, n_faces[at]):
             yield DOUBLED, f"{planned.name}: {rows} rows for {names[key]}, {max(1, n_faces[at])} expected"
-    ordered = np.lexsort((face, found))
-    if not np.array_equal(ordered, np.arange(len(found))):
+    rows = np.arange(len(found))
+    if not np.array_equal(np.lexsort((face, found)), rows):
         yield DAMAGED, f"{planned.name}: rows are not in the plan's order"
+    elif not np.array_equal(face, rows - np.repeat(first, count)):
+        yield DAMAGED, f"{planned.name}: faces are not numbered from 0"
     ids = [names.get(key) for key in found.tolist()]
     if wrong := sum(given != known for given, known in zip(stats["image_id"].to_pylist(), ids, strict=True) if known):
         yield DAMAGED, f"{planned.name}: {wrong} rows have another image_id than the plan"

@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from segface_batch.curate import query as queries
 from segface_batch.curate.query import query, write
 from segface_batch.output import schema as records
 from tests.curate import small_output
@@ -127,6 +129,7 @@ def test_long_cells_lose_their_middle_and_control_characters_are_escaped(out: Pa
     )
     cells = answer(out, sql, "table").splitlines()[2].split("  ")
     assert [cell.strip() for cell in cells if cell] == ["a" * 29 + "…" + "b" * 30, r"\x1b[2J\n", "333333333.3"]
+    assert answer(out, 'select 1 as "\x1b[2J"', "table").splitlines()[0] == r"\x1b[2J"
 
 
 def test_parquet_goes_to_a_new_file_with_masks_and_class_table(out: Path, tmp_path: Path) -> None:
@@ -147,6 +150,8 @@ def test_a_failing_query_leaves_no_parquet_file(out: Path, tmp_path: Path) -> No
     before = snapshot(tmp_path)
     with pytest.raises(ValueError, match="Could not convert string 'x' to INT32"):
         write(query(str(out), sql), "parquet", tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="parquet needs one column 'a', not two; rename one with AS"):
+        write(query(str(out), "select 1 as a, 2 as a"), "parquet", tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="parquet cannot hold this result"):
         write(query(str(out), "select interval 1 day as i"), "parquet", tmp_path / "x.parquet")
     assert snapshot(tmp_path) == before
@@ -268,6 +273,21 @@ def test_a_hostile_statement_is_refused_in_one_line(out: Path, tmp_path: Path, s
     with pytest.raises(ValueError, match=ONE_LINE):
         query(str(out), sql.replace("OUT", str(out))).read_all()
     assert snapshot(tmp_path) == before
+
+
+def test_a_python_variable_is_no_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two settings forbid it, and each is enough: that against files, and that against variables."""
+    monkeypatch.setattr(queries, "SECRET", SECRET, raising=False)  # where DuckDB looks for it
+    with pytest.raises(ValueError, match=r"\Athere is no table SECRET; the tables are stats and masks\Z"):
+        query(str(out), "select * from SECRET")
+    for setting in ("enable_external_access", "python_enable_replacements"):
+        with (
+            duckdb.connect(config={setting: False}) as connection,
+            pytest.raises(duckdb.CatalogException, match="Table with name SECRET does not exist"),
+        ):
+            connection.sql("select * from SECRET")
+    with duckdb.connect() as connection:
+        assert connection.sql("select * from SECRET").fetchall() == [("hunter2",)]
 
 
 def test_two_questions_do_not_see_each_other(out: Path) -> None:

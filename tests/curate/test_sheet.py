@@ -35,8 +35,25 @@ def test_each_face_stands_beside_its_overlay_over_a_legend(tmp_path: Path) -> No
 
 def test_a_sheet_shows_as_many_as_asked(tmp_path: Path) -> None:
     out = small_output.small_output(tmp_path)
-    with Image.open(sheet(str(out), tmp_path / "sheet.png", images=1)) as page:
-        assert page.width == 2 * sheets.SIDE + 3 * sheets._MARGIN
+    page = np.asarray(Image.open(sheet(str(out), tmp_path / "sheet.png", images=1)))
+    assert page.shape[1] == 2 * sheets.SIDE + 3 * sheets._MARGIN
+    legend = page[sheets.SIDE + 2 * sheets._MARGIN :]
+    assert (legend[:, -sheets._MARGIN :] == 255).all()  # it has as many lines as it needs
+
+
+def test_more_faces_than_a_row_holds_begin_another(tmp_path: Path) -> None:
+    colors = [(40 * number, 3, 203) for number in range(6)]
+    images = [small_output.write_image(tmp_path / f"{n}.png", color, color) for n, color in enumerate(colors)]
+    rows = [small_output.row(image.name, image, n, small_output.FACE) for n, image in enumerate(images)]
+    small_output.write_part(tmp_path / "out", 0, rows)
+    page = np.asarray(Image.open(sheet(str(tmp_path / "out"), tmp_path / "sheet.png")))
+    width, height = 2 * sheets.SIDE + 3 * sheets._MARGIN, sheets.SIDE + sheets._MARGIN
+    assert page.shape[1] == 4 * width
+    found = [
+        tuple(page[number // 4 * height + sheets._MARGIN + 4, number % 4 * width + sheets._MARGIN + 4].tolist())
+        for number in range(7)
+    ]
+    assert found == [*colors, (255, 255, 255)]
 
 
 def test_an_output_without_masks_is_refused(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from segface_batch.catalog import LAPA
-from segface_batch.curate.show import OPACITY, SIDE, file_name, show
+from segface_batch.curate.show import OPACITY, SIDE, draw, file_name, show
+from segface_batch.output.reader import open_output
 from tests.curate import small_output
+from tests.curate.small_output import FACE
 
 #: Chosen so that no blend ends in .5.
 RED, BLUE = (203, 3, 3), (3, 3, 203)
@@ -151,9 +153,11 @@ def test_two_images_of_one_name_are_not_mixed(tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_or_another_now_is_said(out: Path, tmp_path: Path) -> None:
     image = tmp_path / "faces" / "a" / "one.png"
-    Image.new("RGB", (32, 64)).save(image)
-    with pytest.raises(ValueError, match="changed since it was annotated: 64 x 32 pixels then, 32 x 64 now"):
-        show(str(out), "a/one.png", tmp_path / "x.png")
+    for width, height in ((32, 64), (65, 32), (64, 33)):
+        Image.new("RGB", (width, height)).save(image)
+        now = f"changed since it was annotated: 64 x 32 pixels then, {width} x {height} now"
+        with pytest.raises(ValueError, match=now):
+            show(str(out), "a/one.png", tmp_path / "x.png")
     image.write_bytes(image.read_bytes()[:40])
     with pytest.raises(ValueError, match="changed since it was annotated: it is truncated now"):
         show(str(out), "a/one.png", tmp_path / "x.png")
@@ -188,6 +192,36 @@ def test_a_face_that_failed_does_not_hide_the_others(tmp_path: Path) -> None:
     assert color_at(overlay, 2, 2) == painted("face_lr_rr", RED)
     with pytest.raises(ValueError, match=r"'a.png' has no face 0; choose one of 1"):
         show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png", face=0)
+
+
+def test_the_background_of_one_face_does_not_hide_another(tmp_path: Path) -> None:
+    image = small_output.write_image(tmp_path / "a.png")
+    nose = small_output.mask(("nose", 3, 4, 5, 6))
+    rows = [small_output.row("a.png", image, 0, mask, n_faces=2, face=n) for n, mask in enumerate((FACE, nose))]
+    small_output.write_part(tmp_path / "out", 0, rows)
+    output = open_output(str(tmp_path / "out"))
+    faces = list(output.faces())
+    drawn = draw(output, faces, faces[0].image(), SIDE)
+    overlay = np.asarray(drawn.overlay)
+    assert color_at(overlay, 4, 2) == painted("hair", RED)
+    assert color_at(overlay, 26, 18) == painted("nose", RED)
+    # The legend counts the pixels of both masks.
+    counts = np.bincount([*FACE.ravel(), *nose.ravel()], minlength=256)
+    assert drawn.counts.tolist() == counts.tolist()
+
+
+def test_box_and_landmarks_of_a_face_are_marked_in_the_image(tmp_path: Path) -> None:
+    image = small_output.write_image(tmp_path / "a.png")
+    box = {"box_left": 8, "box_top": 4, "box_right": 24, "box_bottom": 20}
+    points = {"points": [12.5, 8.5, 18.5, 9.5]}
+    small_output.write_part(tmp_path / "out", 0, [small_output.row("a.png", image, 0, FACE, **box, **points)])
+    plain, _ = halves(show(str(tmp_path / "out"), "a.png", tmp_path / "a-show.png"))
+    is_found = (plain == (255, 220, 0)).all(axis=2)
+    assert [is_found[y * SCALE, x * SCALE] for x, y in ((8, 4), (24, 4), (8, 20), (24, 20), (16, 4), (8, 12))] == [
+        True
+    ] * 6
+    dots = np.argwhere(is_found[6 * SCALE : 18 * SCALE, 10 * SCALE : 22 * SCALE])
+    assert {tuple(dot) for dot in ((dots // SCALE) + (6, 10)).tolist()} == {(8, 12), (9, 18)}
 
 
 def test_the_file_of_a_long_name_is_cut_and_unlike_others() -> None:

@@ -114,6 +114,8 @@ def test_prices_are_read(tmp_path: Path, name: str, text: str, read: Prices) -> 
     [
         ("a.toml", "vcpu = 1", "unknown price 'vcpu'; choose from vcpu_hour, gpu_hour, gb_month, get_1000, put_1000"),
         ("a.toml", "gpu_hour = -1", "gpu_hour = -1; give a number from 0 up"),
+        ("a.toml", "gpu_hour = inf", "gpu_hour = inf; give a number from 0 up"),
+        ("a.toml", "gpu_hour = true", "gpu_hour = True; give a number from 0 up"),
         ("a.json", "[]", "holds no names with prices"),
         ("a.json", "{", "is neither TOML nor JSON"),
     ],

@@ -8,9 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from segface_batch.output import lease
+
+USUAL_BEAT, USUAL_SILENCE = lease.BEAT, lease.SILENCE
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +74,21 @@ def test_a_second_run_on_the_same_machine_is_refused_while_the_first_lives(tmp_p
         assert time.monotonic() - started < 0.5
 
 
+def test_a_process_is_known_by_the_moment_it_started(tmp_path: Path) -> None:
+    """Its number may be that of another process later."""
+    sleeper = subprocess.Popen(["sleep", "60"])
+    found = lease.started(sleeper.pid)
+    assert found is not None
+    since_boot = int(found) / os.sysconf("SC_CLK_TCK")
+    assert since_boot == pytest.approx(psutil.Process(sleeper.pid).create_time() - psutil.boot_time(), abs=1.5)
+    foreign(tmp_path, machine=lease.this_process()["machine"], pid=sleeper.pid, started=f"{int(found) - 1}")
+    with lease.hold(str(tmp_path)):  # by a process that has ended
+        pass
+    sleeper.kill()
+    sleeper.wait()
+    assert lease.started(sleeper.pid) is None
+
+
 def test_another_machines_run_counts_as_alive_while_it_beats(tmp_path: Path) -> None:
     foreign(tmp_path)
     with lease.hold(str(tmp_path)):  # it is silent
@@ -81,6 +99,26 @@ def test_another_machines_run_counts_as_alive_while_it_beats(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match=r"another run \(host node-7, process 12\)"), lease.hold(str(tmp_path)):
         pass
     beat.join()
+
+
+def test_another_machines_run_that_ends_meanwhile_is_followed(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    end = threading.Timer(0.3, place(tmp_path).unlink)
+    end.start()
+    with lease.hold(str(tmp_path)):
+        assert json.loads(place(tmp_path).read_text())["pid"] == os.getpid()
+    end.join()
+
+
+def test_a_run_that_is_late_by_a_beat_is_not_dead() -> None:
+    assert USUAL_SILENCE >= 2 * USUAL_BEAT
+
+
+def test_a_damaged_lease_is_nobodys(tmp_path: Path) -> None:
+    foreign(tmp_path)
+    place(tmp_path).write_text(place(tmp_path).read_text()[:20])
+    with lease.hold(str(tmp_path)):
+        assert json.loads(place(tmp_path).read_text())["pid"] == os.getpid()
 
 
 def test_a_run_learns_that_it_was_taken_over_and_leaves_the_others_lease(tmp_path: Path) -> None:

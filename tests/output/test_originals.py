@@ -242,6 +242,12 @@ def test_an_image_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -
     assert found[1:4] == [f"'{tmp_path}/s.tar#{number}.png' changed since it was annotated" for number in range(3)]
 
 
+def test_an_image_may_have_another_length_than_planned_as_after_a_retry(tmp_path: Path) -> None:
+    output = annotated(tmp_path / "out", *manifest(tmp_path))
+    Image.new("RGB", (24, 16), (200, 50, 90)).save(tmp_path / "1.png", compress_level=0)
+    assert reds(output) == [0, 200, 2]
+
+
 def test_a_unit_is_read_once_and_an_image_once_for_all_its_faces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

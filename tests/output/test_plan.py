@@ -178,19 +178,21 @@ def test_a_million_images_are_planned_in_a_minute_and_little_memory(tmp_path: Pa
 
 def test_units_grow_with_the_plan() -> None:
     """The driver's time goes by units; of an input of unknown sizes a unit's bytes must stay few."""
-    many = some(1024, 1000)
+    many = some(2048, 1000)
 
     def largest(planned: int, images: list[SourceImage]) -> int:
         ((_, sizes),) = plan.in_units(images, 16_384, planned)
         return max(sizes)
 
-    assert [largest(before, many) for before in (0, 2**20 - 1, 2**20, 2**21, 2**24, 2**30)] == [
-        16,
-        16,
-        64,
-        128,
-        1024,
-        1024,
-    ]
-    assert largest(2**24, [image._replace(n_bytes=0) for image in many]) == 16
+    assert [largest(before, many) for before in (0, 2**20 - 1, 2**20, 2**21, 2**24, 2**24 + 2**20, 2**30)] == [
+        32, 32, 64, 128, 1024, 1024, 1024,
+    ]  # fmt: skip
+    assert largest(2**24, [image._replace(n_bytes=0) for image in many]) == 32
+    assert largest(2**24, [*many[1:], many[0]._replace(n_bytes=0)]) == 32
     assert largest(2**24, [image._replace(n_bytes=2**20) for image in many]) == 64
+
+
+def test_units_grow_with_the_parts_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SMALL_PLAN", 2048)
+    sizes = [max(sizes) for _, sizes in plan.in_units(some(4 * 1024), 1024)]
+    assert sizes == [16, 16, 64, 96]

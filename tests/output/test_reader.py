@@ -24,8 +24,10 @@ from segface_batch.catalog import LAPA
 from segface_batch.curate.query import query
 from segface_batch.output.reader import open_output
 from segface_batch.storage import retry
+from tests import drivers
 from tests.curate import small_output
 from tests.fault_proxy import RunningProxy
+from tests.output import protocol
 from tests.s3_server import REGION, S3Server, secret_of
 
 SQL = "select * from stats join masks using (unit, seq, face) order by unit, seq, face"
@@ -172,6 +174,18 @@ def test_a_part_that_goes_away_is_an_error_and_no_hang(remote: str) -> None:
         connection.register("stats", output.stats)
         with pytest.raises(Exception, match=r"part-00001\.parquet"):
             connection.sql("select sum(px_hair) from stats").fetchall()
+
+
+def test_who_may_read_the_two_tables_alone_reads_them(remote: str, s3_proxy: RunningProxy, tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 3)
+    protocol.main(str(tmp_path / "in"), str(tmp_path / "planned"))
+    options(s3_proxy, tmp_path)
+    copy(tmp_path / "planned", f"{remote}2")
+    assert open_output(f"{remote}2").originals.plan is not None
+    s3_proxy.set_faults([{"fault": "denied", "match": "_segface"}])
+    output = open_output(f"{remote}2")
+    assert output.originals.plan is None
+    assert [face.row["image_id"] for face in output.faces()] == ["0000.png", "0001.png", "0002.png"]
 
 
 def test_a_forbidden_bucket_is_said_so(remote: str, s3_proxy: RunningProxy, tmp_path: Path) -> None:

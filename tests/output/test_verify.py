@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segface_batch.output import schema
-from segface_batch.output.verify import lines, verify
+from segface_batch.output import run as runs, schema
+from segface_batch.output.verify import Report, lines, verify
 from tests import drivers
 from tests.output import protocol
 
@@ -25,6 +25,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in" / "0003.png").write_bytes(b"")
     protocol.main(str(folder / "in"), str(folder / "out"), part_rows=8)
     return folder / "out"
+
+
+def put(out: Path, part: int, row: int, **values: Any) -> None:
+    """Change values of a row, in both tables where both have the column."""
+    for name in schema.TABLES:
+        rewrite(
+            out / f"{name}/part-{part:05d}.parquet",
+            lambda table: pa.Table.from_pylist(
+                [
+                    old | {key: value for key, value in values.items() if key in old and number == row}
+                    for number, old in enumerate(table.to_pylist())
+                ],
+                table.schema,
+            ),
+        )
+
+
+def two_faces(out: Path, first: int, second: int) -> None:
+    """The image 0002.png has two rows, with these numbers."""
+    double(out)
+    for row, face in enumerate((first, second), 2):
+        put(out, 0, row, face=face, n_faces=2)
+
+
+def double(out: Path) -> None:
+    for name in schema.TABLES:
+        rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[2:]]))
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -85,10 +112,30 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
                      for name in schema.TABLES],
         "missing", "part-00000: no row for 0003.png",
     ),
-    "a row doubled": (
-        lambda out: [rewrite(out / f"{name}/part-00000.parquet", lambda table: pa.concat_tables([table[:3], table[2:]]))
-                     for name in schema.TABLES],
-        "doubled", "part-00000: 2 rows for 0002.png, 1 expected",
+    "a row doubled": (double, "doubled", "part-00000: 2 rows for 0002.png, 1 expected"),
+    "a face lost": (
+        lambda out: put(out, 0, 2, n_faces=2), "doubled", "part-00000: 1 rows for 0002.png, 2 expected",
+    ),
+    "a face twice and another lost": (
+        lambda out: two_faces(out, 0, 0), "damaged", "part-00000: faces are not numbered from 0",
+    ),
+    "faces that begin with 1": (
+        lambda out: two_faces(out, 1, 2), "damaged", "part-00000: faces are not numbered from 0",
+    ),
+    "faces out of order": (
+        lambda out: two_faces(out, 1, 0), "damaged", "part-00000: rows are not in the plan's order",
+    ),
+    "an error without status error": (
+        lambda out: put(out, 0, 2, error="empty"),
+        "damaged", "part-00000: rows with an error and another status, or the other way round",
+    ),
+    "a status error without a word": (
+        lambda out: put(out, 0, 3, error=None),
+        "damaged", "part-00000: rows with an error and another status, or the other way round",
+    ),
+    "another image under a planned number": (
+        lambda out: put(out, 0, 2, image_id="other.png"),
+        "damaged", "part-00000: 1 rows have another image_id than the plan",
     ),
     "rows of another part": (
         lambda out: [shutil.copy(out / f"{name}/part-00001.parquet", out / f"{name}/part-00000.parquet")
@@ -115,6 +162,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a foreign part": (
         lambda out: shutil.copy(out / "stats/part-00000.parquet", out / "stats/part-00009.parquet"),
         "orphaned", "stats/part-00009.parquet belongs to no part of the plan; no run needs it",
+    ),
+    "a foreign record": (
+        lambda out: shutil.copy(out / "_segface/parts/part-00000.json", out / "_segface/parts/part-00009.json"),
+        "orphaned", "_segface/parts/part-00009.json belongs to no part of the plan; no run needs it",
+    ),
+    "a manifest older than the newest part": (
+        lambda out: edit(out / "_segface/manifest.json", lambda manifest: manifest.update(images=12)),
+        "missing", "_segface/manifest.json is not that of these parts",
     ),
     "a temporary file": (
         lambda out: (out / "stats/.part-00000.parquet.abc.tmp").touch(),
@@ -158,12 +213,53 @@ def test_damage_is_found_and_named(what: str, whole: Path, tmp_path: Path) -> No
     assert verify(str(out), quick=True).complete == (what == "a flipped byte")
 
 
-def test_an_output_of_other_columns_is_refused(whole: Path, tmp_path: Path) -> None:
+def test_an_output_with_errors_that_are_being_tried_again_is_not_complete(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    runs.begin_retry(str(out), {0: {0: [3, 4]}, 2: {2: [0]}})
+    again = "3 images with errors are being tried again"
+    assert verify(str(out)).findings == {"missing": [again]}
+    before = (out / "_segface/manifest.json").read_bytes()
+    edit(out / "_segface/manifest.json", lambda manifest: manifest.update(errors={}))  # a part has new rows already
+    assert verify(str(out)).findings == {"missing": ["_segface/manifest.json is not that of these parts", again]}
+    (out / "_segface/manifest.json").write_bytes(before)
+    retry = runs.find_retry(str(out))
+    assert retry is not None
+    runs.end_retry(str(out), retry)
+    assert verify(str(out)).complete
+
+
+@pytest.mark.parametrize(
+    ("kinds", "advice"),
+    [
+        (["missing"], "not complete: the annotate command that made 'out' goes on with it"),
+        (["orphaned"], "remove the orphaned objects, unless a run is working on this output"),
+        (["missing", "orphaned"], "remove the orphaned objects, unless a run is working on this output"),
+        (["orphaned", "damaged"], "damaged: annotate into a new folder, or restore the named files from a copy"),
+        (["doubled"], "damaged: annotate into a new folder, or restore the named files from a copy"),
+    ],
+)
+def test_the_report_says_what_to_do(kinds: list[str], advice: str) -> None:
+    report = Report(30, 3, 2, {"ok": 20}, {kind: ["a"] for kind in kinds})
+    assert lines(report, "out") == [
+        "2 of 3 parts are published", "rows: 20 ok", *(f"{kind}: a" for kind in kinds), advice,
+    ]  # fmt: skip
+
+
+def test_the_report_says_how_many_findings_it_leaves_out() -> None:
+    found = {"missing": list("abc"), "damaged": list("abcd")}
+    assert lines(Report(30, 3, 2, {}, found), "out", most=3)[1:-1] == [
+        "missing: a", "missing: b", "missing: c", "damaged: a", "damaged: b", "damaged: c", "damaged: and 1 more",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_an_output_of_other_columns_is_refused(change: int, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "old"
     shutil.copytree(whole, out)
     place = out / "_segface" / "run.json"
     run = json.loads(place.read_text())
-    place.write_text(json.dumps(run | {"schema_version": 3}))
+    place.write_text(json.dumps(run | {"schema_version": run["schema_version"] + change}))
     version = run["versions"]["segface-batch"]
     with pytest.raises(ValueError, match=rf"was made by segface-batch {version} with other columns; verify it with"):
         verify(str(out))
