@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from segface_batch import catalog, cli
@@ -202,6 +203,21 @@ def test_an_error_is_told_without_its_secrets_and_with_its_exit_code(
         assert capsys.readouterr().err == "segface-batch: http://host/a.jpg?sig=REDACTED is gone\n"
 
 
+def test_a_query_does_not_overwrite_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: object, tmp_path: Path
+) -> None:
+    answer = pa.table({"images": [2]})
+    monkeypatch.setattr("segface_batch.curate.query.query", lambda *_, **__: answer.to_reader())
+    target = tmp_path / "answer.csv"
+    words = ["query", "out", "sql", "--format", "csv", "--to", str(target)]
+    assert cli.main(words) == 0
+    assert target.read_text() == '"images"\n2\n'
+    target.write_text("mine")
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == f"segface-batch: [Errno 17] File exists: '{target}'\n"
+    assert target.read_text() == "mine"
+
+
 def test_numbers_and_names_in_one_option_are_taken_apart() -> None:
     words = ["annotate", "in", "out", "--actors", "4", "--columns", "a, b,,c "]
     chosen = command_line().parse_args(words)
@@ -238,8 +254,9 @@ def test_a_published_file_becomes_safetensors(command: Command, weights: Path, t
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_a_run_that_fails_says_why_in_one_line(command: Command, weights: Path) -> None:
-    done = command("annotate", PORTRAITS, "out", "--checkpoint", "resnet_celeba_512", "--weights", weights)
+def test_a_run_that_fails_says_why_in_one_line(command: Command, weights: Path, ray_address: str) -> None:
+    words = ["annotate", PORTRAITS, "out", "--checkpoint", "resnet_celeba_512", "--weights", weights]
+    done = command(*words, RAY_ADDRESS=ray_address)
     assert (done.returncode, done.stdout) == (1, "")
     *told, last = done.stderr.splitlines()
     assert told[-1] == "loading the model ...", done.stderr

@@ -147,7 +147,11 @@ def test_what_may_stay_unused_is_what_the_official_code_does_not_use(name: str):
 
 @pytest.mark.parametrize(
     "name",
-    [NAME, "demo-synthetic", "convnext_celeba_512", pytest.param("swinv2b_celeba_512", marks=pytest.mark.slow)],
+    [
+        NAME,
+        "demo-synthetic",
+        *(pytest.param(f"{name}_celeba_512", marks=pytest.mark.slow) for name in ("convnext", "swinv2b")),
+    ],
 )
 def test_a_network_is_read_as_it_was_written(name: str, tmp_path: Path):
     network = SegFace(find(name))
