@@ -47,6 +47,7 @@ WATCHER_READY = (
 def test_ctrl_c_of_a_terminal_does_not_reach_the_watcher() -> None:
     code = INSIDE.format(f"{WATCHER_READY}\n    os.killpg(0, signal.SIGINT); time.sleep(5)")
     code = f"try:\n    exec({code!r})\nexcept KeyboardInterrupt:\n    raise SystemExit(130)"
+    code = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & ignore it\n{code}"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
