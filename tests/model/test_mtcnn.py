@@ -124,7 +124,4 @@ def test_small_faces_and_unsure_ones_are_left_out() -> None:
 
 
 def test_no_face_is_surer_than_the_detectors_own_least_score_however_little_is_asked_for() -> None:
-    scene, _ = group_image(np.random.default_rng(5), columns=2, rows=2)
-    everything, usual = Mtcnn(min_score=0.01).detect(scene), Mtcnn(min_score=0.7).detect(scene)
-    assert np.array_equal(everything.scores, usual.scores)
-    assert everything.scores.min() >= 0.7
+    assert len(Mtcnn(min_score=0.01).detect(opened("2000008"))) == 1  # a second one would have a score of 0.31
