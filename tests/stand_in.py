@@ -47,6 +47,16 @@ class Quick:
         return Parsed(pixels[..., 0] % len(self.checkpoint.dataset.classes))
 
 
+class Told(Quick):
+    """All background, or all of the first class where its job has the word secret in it."""
+
+    def __init__(self, job: Job, resources: Resources) -> None:
+        self.label = int("secret" in repr(job))
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        return Parsed(np.full(pixels.shape[:3], self.label, np.uint8))
+
+
 class Counted(Quick):
     """Says in the file $SEGFACE_STAND_IN_LOG who has parsed: host, node, crops and time, a batch a line."""
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from segface_batch import catalog, demo
-from segface_batch.curate.evaluate import evaluate
+from segface_batch.curate.evaluate import ClassScores, evaluate
 from segface_batch.model import weights
 
 CHECKPOINT = catalog.find(catalog.DEMO_CHECKPOINT)
@@ -61,6 +61,19 @@ def test_the_demo_shows_masks_answers_questions_and_scores_itself(
     assert run["settings"]["weights_sha256"] == weights.sha256(weights.locate(CHECKPOINT))
     masks = pq.read_table(tmp_path / "segface-demo" / "masks")
     assert masks.num_rows == 26
+
+
+def test_the_score_names_the_best_and_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    f1 = {f"class_{number}": number / 10 for number in range(11)}
+    scores = ClassScores(f1, {"a.jpg": 0.9, "b.jpg": 0.7, "c.jpg": 0.8})
+    monkeypatch.setattr("segface_batch.curate.evaluate.evaluate", lambda *_: scores)
+    assert demo.score("out").splitlines() == [
+        "mean F1 0.50 over 11 classes on 3 rendered faces (against the renderer's truth)",
+        f"  this is demo-synthetic: {CHECKPOINT.note}",
+        "  best:  class_10 1.00, class_9 0.90, class_8 0.80, class_7 0.70, class_6 0.60",
+        "  worst: class_0 0.00, class_1 0.10, class_2 0.20, class_3 0.30, class_4 0.40",
+        "  the image with the most wrong pixels: b.jpg (30%)",
+    ]
 
 
 def test_the_file_says_what_it_is(notes: dict[str, str]) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import py_compile
+import re
+import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from email.utils import formatdate
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,7 @@ from segface_batch import annotate, cli, doctor, storage
 from segface_batch.output.verify import verify
 from tests import drivers
 from tests.fault_proxy import RunningProxy
+from tests.inputs.archives import tar_file
 from tests.s3_server import RUN_PERMISSIONS, S3Server
 
 
@@ -163,25 +169,90 @@ def test_a_disk_that_refuses_has_a_hint_of_its_own(number: int, what: str, hint:
         assert line.endswith(f"/probe: {hint}")
 
 
-class WrongClock(BaseHTTPRequestHandler):
+class Clock(BaseHTTPRequestHandler):
+    """Refuses everything, and is some seconds ahead."""
+
+    ahead = 0.0
+
     def do_HEAD(self) -> None:
         self.send_response_only(403)
-        self.send_header("Date", "Sat, 01 Jan 2000 00:00:00 GMT")
+        self.send_header("Date", formatdate(time.time() + self.ahead, usegmt=True))
         self.end_headers()
 
 
-def test_a_clock_that_differs_from_the_stores_fails(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), WrongClock) as server:
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [(-310, "ahead of the store's"), (-290, None), (290, None), (310, "behind the store's")],
+)
+def test_a_clock_that_differs_from_the_stores_by_five_minutes_fails(
+    ahead: float, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "ahead", ahead)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Clock) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(ValueError, match=r"this machine's clock is \d+ s ahead of the store's"):
-            doctor.check_clock(f"http://127.0.0.1:{server.server_port}")
+        url = f"http://127.0.0.1:{server.server_port}"
+        if told is None:
+            assert re.fullmatch(rf"2(89|9\d) s off from {url}", doctor.check_clock(url))
+        else:
+            with pytest.raises(ValueError, match=rf"this machine's clock is 3(09|1\d) s {told}"):
+                doctor.check_clock(url)
         server.shutdown()
 
 
-def test_a_full_disk_fails(tmp_path: Path) -> None:
-    assert doctor.check_disk(tmp_path / "not" / "yet").endswith(f" GiB free at {tmp_path}")
-    with pytest.raises(ValueError, match=r"only .* GiB free"):
-        doctor.check_disk(tmp_path, max_full=0.0)
+@pytest.mark.parametrize(
+    ("free", "max_full", "passes"),
+    [(2**30, 1.0, True), (2**30 - 1, 1.0, False), (5 * 2**30, 0.95, True), (5 * 2**30 - 1, 0.95, False)],
+)
+def test_a_disk_that_is_full_or_too_full_fails(
+    free: int, max_full: float, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: (100 * 2**30, 100 * 2**30 - free, free))
+    if passes:
+        told = f"{free / 2**30:.1f} of 100.0 GiB free at {tmp_path}"
+        assert doctor.check_disk(tmp_path / "not" / "yet", max_full) == told
+    else:
+        with pytest.raises(ValueError, match=r"^only .* of 100.0 GiB free at "):
+            doctor.check_disk(tmp_path, max_full)
+
+
+def test_one_image_of_a_shard_is_read_and_no_more(tmp_path: Path) -> None:
+    shard = tar_file(tmp_path / "s.tar", [("a.jpg", b"1234"), ("b.jpg", b"5" * 9000)])
+    checks = {check.name: check for check in doctor.check_machine(drivers.job(shard, tmp_path / "out"))}
+    assert checks["input: read"] == doctor.Check(doctor.OK, "input: read", f"4 bytes of {shard}#a.jpg")
+
+
+def test_a_signature_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    drivers.write_images(tmp_path / "in", 1)
+    (tmp_path / "in" / "list.txt").write_text("0000.png?sig=secret\n")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        for name, there in (("list.txt", True), ("none.txt", False)):
+            job = drivers.job(f"{base}/{name}?sig=secret", tmp_path / "out")
+            lines = [str(check) for check in doctor.check_machine(job)]
+            assert [line for line in lines if "secret" in line] == []
+            assert f"{base}/{name}?sig=REDACTED" in lines[1]
+            assert lines[1].startswith("ok") == there
+        server.shutdown()
+
+
+def test_a_store_that_overwrites_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrites(place: str, content: bytes) -> bool:
+        storage.replace(place, content)
+        return True
+
+    monkeypatch.setattr(storage, "put", overwrites)
+    drivers.write_images(tmp_path / "in", 1)
+    found = list(doctor.check_machine(drivers.job(tmp_path / "in", tmp_path / "out")))
+    assert [check for check in found if check.state != doctor.OK] == [
+        doctor.Check(
+            doctor.WARNING,
+            "output: create only",
+            "the store overwrites what it was to create only; start only one run at a time on this output",
+        )
+    ]
 
 
 def test_local_folders_are_left_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ K: classes; H, W: height and width of the mask in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -328,16 +328,15 @@ def _null_for_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def columns(masks: Sequence[Mask | None], class_names: Sequence[str]) -> dict[str, pa.Array]:
-    """Every column of every statistic, with a value per mask; null where there is none."""
-    rows = [{} if mask is None else measured(mask) for mask in masks]
+def columns(rows: Sequence[Mapping[str, Any] | None], class_names: Sequence[str]) -> dict[str, pa.Array]:
+    """Every column of every statistic, with a value per row of `measured`; null where there is none."""
     every = [
         field
         for table in (STATS, SHAPES)
         for per_class in (False, True)
         for field in fields(class_names, table, per_class=per_class)
     ]
-    return {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in every}
+    return {field.name: pa.array([row and row.get(field.name) for row in rows], field.type) for field in every}
 
 
 def fields(class_names: Sequence[str], table: str, *, per_class: bool) -> list[pa.Field]:

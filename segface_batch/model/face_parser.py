@@ -83,14 +83,17 @@ class FaceParser:
                 )
         errors: list[str | None] = []
         batches = self._parsed(self._crops(*(batch[column] for column in needed), errors=errors))
-        measured = iter([mask for crops, parsed in batches for mask in self._masks(crops, parsed)])
-        found = [None if error else next(measured) for error in errors]
+        measured = [
+            (mask.labels, statistics.measured(mask)) for crops, parsed in batches for mask in self._masks(crops, parsed)
+        ]
+        ready = iter(measured)
+        found = [None if error else next(ready) for error in errors]
         side = self.checkpoint.resolution
         mask = np.full((len(found), side, side), masks.OUTSIDE, np.uint8)
-        for row, each in zip(mask, found, strict=True):
+        for pixels, each in zip(mask, found, strict=True):
             if each is not None:
-                row[:] = each.labels
-        columns = statistics.columns(found, self.checkpoint.dataset.class_names)
+                pixels[:] = each[0]
+        columns = statistics.columns([each and each[1] for each in found], self.checkpoint.dataset.class_names)
         return {**batch, "mask": mask, "error": pa.array(errors, pa.string()), **columns}
 
     def _crops(

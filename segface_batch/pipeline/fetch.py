@@ -49,7 +49,7 @@ def _check_storage(tried: Sequence[tuple[SourceImage, Answer]]) -> None:
 
 def _scheme(place: str) -> str:
     scheme = place.partition("://")[0].lower()
-    return "s3" if scheme in ("s3a", "s3n") else scheme  # as storage's errors name them
+    return "s3" if scheme == "s3a" else scheme  # one storage
 
 
 def _check_shared_fault(number: int, tried: Sequence[Answer]) -> None:

@@ -73,6 +73,15 @@ def test_the_cluster_asks_for_its_token(overlay: str) -> None:
     assert rayjob(overlay)["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 
+def test_the_head_has_no_images_and_stays_as_long_as_the_run(overlay: str) -> None:
+    head = rayjob(overlay)["rayClusterSpec"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert templates(overlay)["head"]["metadata"]["annotations"] == {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+
+
 def test_every_container_is_restricted(overlay: str) -> None:
     assert rendered(overlay)["Namespace/segface"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == (
         "restricted"

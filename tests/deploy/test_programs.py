@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,6 +54,45 @@ def test_every_ray_of_a_program_asks_for_its_token() -> None:
     assert yaml_of("skypilot.yaml")["envs"]["RAY_AUTH_MODE"] == "token"
     assert yaml_of("skypilot.yaml")["secrets"] == {"RAY_AUTH_TOKEN": None}  # to be given at the launch
     assert re.search(r"^export RAY_AUTH_TOKEN RAY_AUTH_MODE=token ", text("slurm.sh"), re.MULTILINE)
+
+
+def script(text: str, folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a folder whose `bin` comes first on its PATH."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").touch()
+    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        ["bash", "-c", text, "script", *words],
+        env={**os.environ, "HOME": str(folder), "PATH": path, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_a_batch_job_whose_ray_did_not_start_fails(tmp_path: Path) -> None:
+    program(tmp_path / "bin" / "srun", "#!/bin/bash\nexit 0\n")
+    program(tmp_path / "bin" / "scontrol", SCONTROL)
+    done = script(text("slurm.sh"), tmp_path, **SLURM, INPUT=str(PORTRAITS), OUTPUT=str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (
+        2, f"segface-batch: '{tmp_path}/out' is no output: it has no _segface/run.json\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("rank", "starts"), [("0", 1), ("1", 0)])
+def test_of_several_spot_nodes_the_first_starts_the_run(rank: str, starts: int, tmp_path: Path) -> None:
+    program(tmp_path / "sky_templates" / "ray" / "start_cluster", "#!/bin/bash\n")
+    program(tmp_path / "bin" / "segface-batch", '#!/bin/bash\necho "$RAY_ADDRESS" "$1"\n')
+    done = script(yaml_of("skypilot.yaml")["run"], tmp_path, SKYPILOT_NODE_RANK=rank)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["127.0.0.1:6379 annotate"] * starts
 
 
 def test_the_readme_names_every_file() -> None:

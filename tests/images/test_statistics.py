@@ -189,21 +189,20 @@ def test_statistics_of_the_mask_are_of_the_stored_one_and_measures_of_the_crop()
 
 
 def test_masks_of_a_batch_give_an_array_per_column_with_nulls_where_there_is_no_mask() -> None:
-    one = mask(HAND_MADE[0].labels)
-    found = columns([one, None, one], CELEBAMASK_HQ.class_names)
-    row = measured(one)
+    row = measured(mask(HAND_MADE[0].labels))
+    found = columns([row, None, row], CELEBAMASK_HQ.class_names)
     assert {name: values.to_pylist() for name, values in found.items()} == {
         name: [pytest.approx(value), None, pytest.approx(value)] for name, value in row.items()
     }
 
 
-@pytest.mark.parametrize("masks", [[None], [], [mask(np.zeros((3, 3), np.uint8))]])
-def test_columns_have_the_types_of_their_fields_whatever_the_masks(masks: list[Mask | None]) -> None:
+@pytest.mark.parametrize("rows", [[None], [], [measured(mask(np.zeros((3, 3), np.uint8)))]])
+def test_columns_have_the_types_of_their_fields_whatever_the_masks(rows: list[dict[str, Any] | None]) -> None:
     names = CELEBAMASK_HQ.class_names
     every = [
         field for table in (STATS, SHAPES) for each in (0, 1) for field in fields(names, table, per_class=each > 0)
     ]
-    assert {name: values.type for name, values in columns(masks, names).items()} == {f.name: f.type for f in every}
+    assert {name: values.type for name, values in columns(rows, names).items()} == {f.name: f.type for f in every}
 
 
 def test_fields_are_the_columns_with_their_types() -> None:

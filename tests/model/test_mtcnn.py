@@ -121,3 +121,7 @@ def test_small_faces_and_unsure_ones_are_left_out() -> None:
     assert len(Mtcnn(min_face=int(height * 0.9)).detect(face)) == 1
     assert len(Mtcnn(min_face=int(height * 1.1)).detect(face)) == 0
     assert len(Mtcnn(min_score=0.9999999).detect(face)) == 0
+
+
+def test_no_face_is_surer_than_the_detectors_own_least_score_however_little_is_asked_for() -> None:
+    assert len(Mtcnn(min_score=0.01).detect(opened("2000008"))) == 1  # a second one would have a score of 0.31

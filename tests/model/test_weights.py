@@ -147,7 +147,11 @@ def test_what_may_stay_unused_is_what_the_official_code_does_not_use(name: str):
 
 @pytest.mark.parametrize(
     "name",
-    [NAME, "demo-synthetic", "convnext_celeba_512", pytest.param("swinv2b_celeba_512", marks=pytest.mark.slow)],
+    [
+        NAME,
+        "demo-synthetic",
+        *(pytest.param(f"{name}_celeba_512", marks=pytest.mark.slow) for name in ("convnext", "swinv2b")),
+    ],
 )
 def test_a_network_is_read_as_it_was_written(name: str, tmp_path: Path):
     network = SegFace(find(name))
@@ -287,6 +291,13 @@ def test_what_does_not_load_is_not_converted(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(published: Path, tmp_path: Path):
+    (tmp_path / "out.safetensors").mkdir()
+    with pytest.raises(IsADirectoryError):
+        weights.convert(CHECKPOINT, published, tmp_path / "out.safetensors")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.safetensors"]
+
+
 # Hashes
 
 
@@ -312,6 +323,22 @@ def test_a_path_is_found_where_it_is(tmp_path: Path):
 def test_a_path_without_a_file_is_refused(tmp_path: Path):
     message = refusal(lambda: weights.locate(CHECKPOINT, str(tmp_path / "no.pt")), FileNotFoundError)
     assert message == f"no weights file {tmp_path}/no.pt for {NAME}; give an existing file or a URL"
+
+
+def test_the_published_file_is_that_of_the_revision_asked_for(monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str | None, ...]] = []
+    monkeypatch.setattr(weights, "from_hub", lambda *given: asked.append(given[:3]) or Path("model_299.pt"))
+    for revision in (None, "v1"):
+        weights.locate(CHECKPOINT, revision=revision)
+    assert asked == [("kartiknarayan/SegFace", f"{NAME}/model_299.pt", revision) for revision in (None, "v1")]
+
+
+def test_urls_with_the_same_file_name_are_files_of_their_own(cache: Path):
+    memory = fsspec.filesystem("memory")
+    for bucket in ("one", "two"):
+        memory.pipe(f"/{bucket}/w.pt", bucket.encode())
+    read = [weights.locate(CHECKPOINT, f"memory://{bucket}/w.pt").read_bytes() for bucket in ("one", "two")]
+    assert read == [b"one", b"two"]
 
 
 @pytest.fixture

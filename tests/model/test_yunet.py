@@ -21,10 +21,14 @@ from tests.data.make_yunet import OFFSETS
 LIKE = Path(__file__).parents[1] / "data" / "yunet_like.onnx"
 
 
-@pytest.fixture(autouse=True)
-def _like(monkeypatch: pytest.MonkeyPatch) -> None:
+def use_like(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "from_hub", lambda *_: LIKE)
     monkeypatch.setattr(yunet, "SHA256", hashlib.sha256(LIKE.read_bytes()).hexdigest())
+
+
+@pytest.fixture(autouse=True)
+def _like(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_like(monkeypatch)
 
 
 def patches(*places: tuple[int, int], size: tuple[int, int] = (320, 200), side: int = 8) -> Image.Image:

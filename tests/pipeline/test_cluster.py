@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
+import ray.exceptions
 
 from segface_batch.pipeline import cluster
 from tests import drivers, stand_in
@@ -75,6 +77,26 @@ def test_errors_of_ray_are_one_line_with_a_hint() -> None:
         "Ray and Python here, or run the command on the cluster"
     )
     assert cluster.one_line(ConnectionError()) == "ConnectionError"
+    assert cluster.one_line(ConnectionError("x" * 500)) == "x" * 500
+    assert cluster.one_line(ConnectionError("x" * 501)) == "x" * 500
+
+
+def test_the_error_of_a_worker_is_its_last_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    told = "worker\n  Traceback\nValueError: http://host/a.jpg?sig=secret is gone\n\n"
+    with pytest.raises(RuntimeError) as caught, cluster.ray_running():
+        raise ray.exceptions.RayError(told)
+    assert str(caught.value) == (
+        "a worker failed: ValueError: http://host/a.jpg?sig=REDACTED is gone (what is done is kept; the same command "
+        "goes on from there)"
+    )
+
+
+def test_a_run_starts_a_ray_of_its_own_with_a_cpu_for_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_num_workers_soft_limit", "64")  # to be put back as it was
+    assert cluster.local_settings() == {
+        "address": "local", "num_cpus": cluster.cpus() + 1, "include_dashboard": False,
+    }  # fmt: skip
 
 
 def test_ray_is_started_without_a_home_that_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +106,9 @@ def test_ray_is_started_without_a_home_that_can_be_written(monkeypatch: pytest.M
     monkeypatch.setenv("HOME", "/proc")
     cluster.local_settings()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of the user")
+    cluster.local_settings()
+    assert os.environ["RAY_AUTH_TOKEN"] == "of the user"
 
 
 def test_a_process_that_may_use_one_core_counts_one() -> None:

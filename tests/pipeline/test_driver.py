@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from segface_batch import FaceParser, Job, annotate, catalog
 from segface_batch.images import masks
 from segface_batch.output import schema
 from segface_batch.output.verify import verify
+from segface_batch.progress import Silence
 from tests import corpus, drivers, filled
 from tests.conftest import PORTRAITS, SMALL
 
@@ -199,6 +203,39 @@ def test_a_folder_without_images_is_refused_before_ray(weights: Path, tmp_path: 
     job = Job(str(tmp_path / "in"), str(tmp_path / "out"), checkpoint=SMALL, weights=str(weights))
     with pytest.raises(ValueError, match=r"no images in '.*/in' \(1 \.txt files\)"):
         annotate(job)
+
+
+def test_workers_do_not_get_what_signs_the_inputs(tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 1)
+    (tmp_path / "in" / "list.txt").write_text("0000.png\n")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        manifest = f"http://127.0.0.1:{server.server_port}/list.txt?X-Amz-Signature=secret"
+        annotate(drivers.job(manifest, tmp_path / "out", network="tests.stand_in:Told"))
+        server.shutdown()
+    assert [(row["status"], row["frac_background"]) for row in rows(tmp_path / "out")] == [("ok", 1.0)]
+
+
+class Another(Silence):
+    """Another driver starts and ends, and an image is added, when this one has found no run yet."""
+
+    def __init__(self, job: Job, image: Path) -> None:
+        self.job, self.image = job, image
+
+    def phase(self, what: str) -> None:
+        if what == "listing the images":
+            annotate(self.job)
+            shutil.copy(self.image, self.image.with_name("later.png"))
+
+
+def test_of_two_drivers_that_start_together_the_second_goes_on_with_the_plan_of_the_first(tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 2)
+    job = drivers.job(tmp_path / "in", tmp_path / "out", part_rows=2)
+    summary = annotate(job, Another(job, tmp_path / "in" / "0000.png"))
+    assert (summary.images, summary.parsed) == (2, 0)
+    assert [row["image_id"] for row in rows(tmp_path / "out")] == ["0000.png", "0001.png"]
+    assert verify(str(tmp_path / "out")).complete
 
 
 def test_the_parser_is_a_function_for_other_pipelines(weights: Path, expected: np.ndarray) -> None:

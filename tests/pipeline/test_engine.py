@@ -48,6 +48,7 @@ def test_of_a_cluster_and_for_a_compiled_network_it_is_torch(
     tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prepare.with_engine(job(tmp_path, device="cpu", compile=True), None, notes).engine == "torch"
+    assert prepare.with_engine(job(tmp_path, num_gpus=0.5), None, notes).engine == "torch"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert prepare.with_engine(job(tmp_path, device="cpu"), None, notes).engine == "torch"
     assert prepare.with_engine(job(tmp_path, engine="openvino"), None, notes).engine == "openvino"
@@ -65,13 +66,33 @@ def test_a_resume_takes_what_the_run_has(tmp_path: Path, notes: Notes) -> None:
 def test_a_short_job_is_not_compiled_and_says_so(tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = job(tmp_path, compile=True)
     assert not prepare.with_compiler(compiled, 100, notes).compile
-    assert prepare.with_compiler(compiled, 100_000, notes).compile == (engine.no_compiler() is None)
+    assert not prepare.with_compiler(compiled, 1_999, notes).compile
+    assert prepare.with_compiler(compiled, 2_000, notes).compile == (engine.no_compiler() is None)
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert not prepare.with_compiler(compiled, 100_000, notes).compile
+    assert not prepare.with_compiler(compiled, 2_000, notes).compile
     assert notes.lines[0] == (
         "the network is not compiled: 100 images take less time than compiling, which pays from about 2,000 on"
     )
     assert notes.lines[-1] == "the network is not compiled: it needs a C++ compiler, g++ or clang++"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # whose nodes may have what this machine lacks
+    assert prepare.with_compiler(compiled, 2_000, notes).compile
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "found"),
+    [(None, ["/dev/nvidia0"], True), (None, [], False), ("", ["/dev/nvidia0"], False), ("-1", ["/dev/nvidia0"], False),
+     ("0", ["/dev/nvidia0"], True)],
+)  # fmt: skip
+def test_a_gpu_counts_where_this_process_may_use_it(
+    visible: str | None, devices: list[str], found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(engine, "glob", lambda pattern: devices)
+    assert engine.has_gpu() == found
+    assert engine.choose("auto", "auto") == ("torch" if found else "openvino")
+    assert engine.choose("auto", "cpu") == "openvino"
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ import pytest
 import ray
 
 from segface_batch import annotate, storage
+from segface_batch.output import lease
 from segface_batch.output.verify import verify
 from segface_batch.progress import Silence
 from segface_batch.storage import failpoint
@@ -82,7 +83,17 @@ def test_a_stopped_run_is_finished_by_the_same_command(
     assert drivers.parts(out) == whole
 
 
-class StopsAtTheEnd(Silence):
+class Counts(Silence):
+    """Remembers how many images have rows already whenever units are handed out."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+
+    def start(self, done: int) -> None:
+        self.starts.append(done)
+
+
+class StopsAtTheEnd(Counts):
     """Ctrl-C when the last unit is staged."""
 
     def images(self, done: int, total: int, errors: int) -> None:
@@ -93,11 +104,12 @@ class StopsAtTheEnd(Silence):
 def test_a_run_stopped_between_its_last_unit_and_its_last_part_is_finished_by_the_same_command(
     source: Path, tmp_path: Path
 ) -> None:
-    job = drivers.job(source, tmp_path / "out", part_rows=drivers.IMAGES)
+    job, first, second = drivers.job(source, tmp_path / "out", part_rows=drivers.IMAGES), StopsAtTheEnd(), Counts()
     with pytest.raises(KeyboardInterrupt):
-        annotate(job, StopsAtTheEnd())
+        annotate(job, first)
     assert not (tmp_path / "out" / "stats").exists()
-    summary = annotate(job)
+    summary = annotate(job, second)
+    assert (first.starts, second.starts) == ([0], [drivers.IMAGES])
     assert (summary.parsed, summary.status) == (0, {"ok": drivers.IMAGES})
     assert verify(str(tmp_path / "out")).complete
 
@@ -171,8 +183,14 @@ def test_an_image_that_kills_its_worker_becomes_an_error_row(
     tmp_path: Path, ray_address: str, whole: dict[str, bytes]
 ) -> None:
     drivers.write_images(tmp_path / "in", 32, {11: stand_in.DEADLY})
+    mended = tmp_path / "in" / "0013.png"
+    good = mended.read_bytes()
+    mended.write_bytes(b"")
     summary = annotate(drivers.job(tmp_path / "in", tmp_path / "out"))
-    assert (summary.status, summary.errors) == ({"error": 1, "ok": 31}, {"crashed": 1})
+    assert (summary.status, summary.errors) == ({"error": 2, "ok": 30}, {"crashed": 1, "empty": 1})
+    mended.write_bytes(good)
+    summary = annotate(drivers.job(tmp_path / "in", tmp_path / "out", retry_errors=True))
+    assert (summary.parsed, summary.status, summary.errors) == (2, {"error": 1, "ok": 31}, {"crashed": 1})
     report = verify(str(tmp_path / "out"))
     assert report.complete, report
     # Actors that died are started again by Ray; none is left, or each would keep a CPU from what comes next.
@@ -231,8 +249,13 @@ def test_errors_are_tried_again_when_asked(source: Path, tmp_path: Path) -> None
     for number, data in good.items():
         (folder / f"{number:04d}.png").write_bytes(data)
     assert annotate(drivers.job(folder, out)).parsed == 0
-    summary = annotate(drivers.job(folder, out, retry_errors=True))
-    assert (summary.parsed, summary.status) == (2, {"ok": 30})
+    stopped, again = StopsAtTheEnd(), Counts()
+    with pytest.raises(KeyboardInterrupt):
+        annotate(drivers.job(folder, out, retry_errors=True), stopped)
+    # What was retried is not retried again, and the retry ends even where nobody asks for one.
+    summary = annotate(drivers.job(folder, out), again)
+    assert (stopped.starts, again.starts) == ([28], [30])
+    assert (summary.parsed, summary.status) == (0, {"ok": 30})
     assert verify(str(out)).complete
     assert annotate(drivers.job(folder, out, retry_errors=True)).parsed == 0
 
@@ -250,6 +273,41 @@ def test_too_many_errors_stop_a_run(tmp_path: Path) -> None:
     assert (stop["event"], stop["errors"]) == ("stop", 4)
     assert stop["reason"].startswith("RuntimeError: 4 images have errors, more than --max-errors 3")
     assert {"fetch", "decode", "stage"} <= set(stop["seconds"])
+
+
+def test_as_many_errors_as_are_allowed_stop_nothing(tmp_path: Path) -> None:
+    drivers.write_images(tmp_path / "in", 8)
+    for number in range(2):
+        (tmp_path / "in" / f"{number:04d}.png").write_bytes(b"")
+    with pytest.raises(RuntimeError, match="2 images have errors, more than --max-errors 0"):
+        annotate(drivers.job(tmp_path / "in", tmp_path / "none", max_errors=0))
+    assert annotate(drivers.job(tmp_path / "in", tmp_path / "two", max_errors=2)).errors == {"empty": 2}
+
+
+class TakenOver(Silence):
+    """Another machine's run takes over when the first unit is staged."""
+
+    def __init__(self, out: Path) -> None:
+        self.place = out / "_segface" / "lease.json"
+        self.told: list[int] = []
+
+    def images(self, done: int, total: int, errors: int) -> None:
+        self.told.append(done)
+        mine = json.loads(self.place.read_text())
+        self.place.write_text(json.dumps(mine | {"run": "other", "host": "node-7", "pid": 12}))
+        time.sleep(1)
+
+
+def test_a_run_that_was_taken_over_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drivers.write_images(tmp_path / "in", 20)
+    monkeypatch.setattr(lease, "BEAT", 0.1)
+    taken_over = TakenOver(tmp_path / "out")
+    with pytest.raises(
+        RuntimeError, match=r"another run \(host node-7, process 12\) has taken over this output, so this"
+    ):
+        annotate(drivers.job(tmp_path / "in", tmp_path / "out"), taken_over)
+    assert len(taken_over.told) == 1
+    assert json.loads(taken_over.place.read_text())["run"] == "other"
 
 
 def ray_logs() -> str:

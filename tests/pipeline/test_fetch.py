@@ -286,6 +286,32 @@ def test_credentials_that_are_refused_stop_the_run_where_they_count(tmp_path: Pa
         assert "forbidden" in {error for *_, error in planned.answers(allow_unreadable=True)}
 
 
+def unit_of(*places: str) -> plan.Unit:
+    """A unit of images at these places."""
+    images = tuple(SourceImage(place, place, None, 1) for place in places)
+    return plan.Unit(0, tuple(range(len(places))), images, pa.schema([]))
+
+
+@pytest.mark.usefixtures("_no_options")
+@pytest.mark.parametrize(
+    ("there", "elsewhere", "stops"),
+    [(1, 0, True), (1, 1, False), (2, 1, True), (7, 9, False), (8, 9, True)],
+)
+@pytest.mark.parametrize("schemes", [("s3",), ("s3", "S3A")], ids=str)
+def test_a_storage_that_refuses_stops_the_run_where_it_has_most_of_a_unit_or_eight_images_of_it(
+    schemes: tuple[str, ...], there: int, elsewhere: int, stops: bool, tmp_path: Path, s3_server: S3Server
+) -> None:
+    storage.configure(str(drivers.storage_options(s3_server.endpoint, tmp_path / "options.json", "nobody")))
+    (tmp_path / "0.jpg").write_bytes(b"1")
+    on_s3 = [f"{schemes[n % len(schemes)]}://inputs/{n}.jpg" for n in range(there)]
+    unit = unit_of(*on_s3, *[str(tmp_path / "0.jpg")] * elsewhere)
+    if stops:
+        with pytest.raises(FatalError, match=r"s3://inputs/0.jpg: InvalidAccessKeyId: check the credentials"):
+            fetch(unit)
+    else:
+        assert [answer.error for answer in fetch(unit)] == ["forbidden"] * there + [None] * elsewhere
+
+
 @pytest.mark.usefixtures("_no_options")
 def test_one_absent_bucket_is_one_row(tmp_path: Path, s3_server: S3Server) -> None:
     storage.configure(str(drivers.storage_options(s3_server.endpoint, tmp_path / "options.json")))

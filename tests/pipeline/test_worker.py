@@ -17,19 +17,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from segface_batch import catalog
+from segface_batch import catalog, storage
 from segface_batch.images import masks
 from segface_batch.images.crop import Crop, crop_faces
 from segface_batch.images.masks import OUTSIDE, paste
 from segface_batch.job import Job
+from segface_batch.model import segface_network
 from segface_batch.model.mtcnn import Mtcnn
 from segface_batch.model.network import Parsed
 from segface_batch.output import plan as plans, run as runs
-from segface_batch.pipeline import cropper, work
+from segface_batch.pipeline import cropper, metrics, work
+from segface_batch.pipeline.metrics import Clock
 from segface_batch.pipeline.planning import write_plan
 from segface_batch.pipeline.resources import Resources
-from segface_batch.pipeline.worker import Worker, fetched
+from segface_batch.pipeline.worker import Worker, fetched, load_network
 from segface_batch.progress import Silence
+from segface_batch.storage import options as storage_options
 from tests import filled, stand_in
 from tests.conftest import PORTRAITS
 from tests.model.test_mtcnn import group_image
@@ -358,7 +361,7 @@ class Mislabelling(stand_in.Quick):
         (lambda labels: labels.astype(np.int64), "labels are int64 of shape (1, 192, 192)"),
         (lambda labels: labels[:, ::2, ::2], "labels are uint8 of shape (1, 96, 96)"),
         (lambda labels: labels[:0], "labels are uint8 of shape (0, 192, 192)"),
-        (lambda labels: labels + np.uint8(19), "there is a label 20, and the class table has 19 classes"),
+        (lambda labels: labels + np.uint8(18), "there is a label 19, and the class table has 19 classes"),
     ],
     ids=["dtype", "side", "batch", "class"],
 )
@@ -371,6 +374,100 @@ def test_labels_that_are_no_mask_are_a_fatal_report(
     images = [{"uri": str(tmp_path / "noise.png")}]
     (report,) = Planned(tmp_path, images, network=f"{__name__}:Mislabelling").reports()
     assert report["fatal"].startswith(f"the network failed: ValueError: {told}")
+
+
+class LastClass(stand_in.Quick):
+    """Sees nothing but the last class of its table."""
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        return Parsed(np.full(pixels.shape[:3], len(self.checkpoint.dataset.classes) - 1, np.uint8))
+
+
+def test_the_last_class_of_the_table_is_a_label(tmp_path: Path) -> None:
+    group(tmp_path, 5, 1, 1)
+    (row,) = rows(tmp_path, [{"uri": "group.png"}], network=f"{__name__}:LastClass")
+    assert row[f"frac_{catalog.CELEBAMASK_HQ.class_names[-1]}"] == 1
+
+
+def test_a_worker_refuses_weights_that_are_not_the_runs(tmp_path: Path) -> None:
+    job = Job(str(PORTRAITS), str(tmp_path / "out"), checkpoint="demo-synthetic", engine="torch")
+    with pytest.raises(ValueError, match=f"demo-synthetic.safetensors has sha256 .*, expected {'0' * 64}: another"):
+        Worker(job, Resources(0, 1), "0" * 64)
+
+
+@pytest.mark.parametrize("where", [{"weights": "w.pt"}, {"revision": "main"}], ids=str)
+def test_every_setting_of_the_network_reaches_it(
+    where: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    made: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(segface_network, "SegFaceNetwork", lambda checkpoint, **given: made.append((checkpoint, given)))
+    settings = {"precision": "bf16", "batch_size": 5, "engine": "torch", "compile": True, **where}
+    load_network(Job(str(PORTRAITS), "out", checkpoint=CHECKPOINT, **settings), Resources(1.0, 3), "0" * 64)
+    of_worker = {"weights_sha256": "0" * 64, "device": "cuda", "threads": 3}
+    assert made == [(CHECKPOINT, {"weights": None, "revision": None, **settings, **of_worker})]
+
+
+def test_a_unit_without_a_readable_image_is_a_fatal_report_unless_that_is_allowed(tmp_path: Path) -> None:
+    images = [{"uri": f"{number}.png"} for number in range(8)]
+    for image in images:
+        (tmp_path / image["uri"]).symlink_to(image["uri"])
+    (report,) = Planned(tmp_path, images, network=PAINTED).reports()
+    assert report["fatal"].startswith("all 8 images of unit 0 are unfetchable (first: ")
+    (report,) = Planned(tmp_path, images, network=PAINTED, allow_unreadable=True).reports()
+    assert (report["fatal"], report["errors"]) == (None, 8)
+
+
+def test_a_file_that_became_longer_is_another_one_unless_it_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()  # a folder tells the sizes of its files
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.png")
+    job = Job(str(tmp_path / "in"), str(tmp_path / "out"), network=PAINTED)
+    name, _ = write_plan(job, Silence())
+    (part,) = plans.read(runs.plan_folder(job.output), [name]).parts
+    Image.new("RGB", (99, 99)).save(tmp_path / "in" / "a.png")
+    worker, one = Worker(job, Resources(0, 1), None), work.Work(part, 0, str(tmp_path / "unit-0.arrow"))
+    errors = [worker(work.to_table([one], again)).to_pylist()[0]["errors"] for again in (False, True)]
+    assert errors == [1, 0]
+
+
+def test_renewed_keys_in_the_file_of_options_are_used_when_rows_are_staged(tmp_path: Path) -> None:
+    group(tmp_path, 5, 1, 1)
+    options = tmp_path / "options.json"
+    options.write_text('{"s3": {"key": "old"}}')
+    planned = Planned(tmp_path, [{"uri": "group.png"}], network=PAINTED, storage_options=str(options))
+    (one,) = planned.works
+    (row,) = work.to_table([one]).to_pylist()
+    try:
+        unit, images = planned.worker.fetch(row, Clock())
+        found = planned.worker.rows(images, Clock())
+        options.write_text('{"s3": {"key": "new"}}')
+        assert planned.worker.stage(one.target, unit, found, Clock()) == 0
+        assert storage_options.given("s3") == {"key": "new"}
+    finally:
+        storage.configure(None)
+
+
+def test_the_metrics_count_images_and_faces_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group(tmp_path, 11, 3, 2)
+    Image.new("RGB", (200, 300), (40, 80, 120)).save(tmp_path / "nobody.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    counted: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(metrics, "count", lambda name, amount, **tags: counted.append((name, amount, tags)))
+    images = [{"uri": name} for name in ("group.png", "nobody.png", "broken.png")]
+    settings = {"network": LARGE, "faces": "detect", "min_score": 0.9, "max_pixels": 10**7}
+    found = rows(tmp_path, images, **settings)
+    assert len(found) == 2 + (faces := found[0]["n_faces"]) > 4
+    read = sum((tmp_path / image["uri"]).stat().st_size for image in images)
+    stages = [(name, tags) for name, _, tags in counted if name == "segface_stage_seconds_total"]
+    assert [each for each in counted if each[0] != "segface_stage_seconds_total"] == [
+        ("segface_bytes_total", read, {}),
+        ("segface_images_total", 1, {"status": "ok", "error": ""}),
+        ("segface_images_total", 1, {"status": "no_face", "error": ""}),
+        ("segface_images_total", 1, {"status": "error", "error": "unreadable"}),
+        ("segface_faces_total", faces, {}),
+    ]
+    assert stages == [("segface_stage_seconds_total", {"stage": stage}) for stage in metrics.STAGES]
 
 
 def test_a_unit_that_a_task_has_fetched_gives_the_same_report_and_rows(tmp_path: Path) -> None:
