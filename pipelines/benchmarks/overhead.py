@@ -60,7 +60,7 @@ def bare(paths: Sequence[Path], job: Job, resources: Resources, weights_sha256: 
         images = [decode(path.read_bytes(), job.max_pixels) for path in chosen]
         crops = [crop_image(image, checkpoint) for image in images]
         parsed = network.parse(np.stack([crop.pixels for crop in crops]))
-        for image, crop, mask, told in zip(images, crops, parsed.labels, parsed.confidence or (), strict=True):
+        for image, crop, (mask, told) in zip(images, crops, parsed.masks(), strict=True):
             face = CroppedFace(mask, checkpoint.dataset, crop.transform, image.size, crop.pixels)
             table.measured(table.Mask(mask, face, told))
             masks.encode(mask)

@@ -138,7 +138,7 @@ class FaceParser:
 
     def _masks(self, crops: Sequence[_Cropped], parsed: Parsed) -> Iterator[Mask]:
         """What statistics are measured on."""
-        for (crop, size), labels, confidence in zip(crops, parsed.labels, parsed.confidence or (), strict=True):
+        for (crop, size), (labels, confidence) in zip(crops, parsed.masks(), strict=True):
             face = CroppedFace(labels, self.checkpoint.dataset, crop.transform, size, crop.pixels)
             yield Mask(labels, face, confidence)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +31,11 @@ class Parsed:
 
     labels: np.ndarray
     confidence: Sequence[Confidence] | None = None
+
+    def masks(self) -> Iterator[tuple[np.ndarray, Confidence | None]]:
+        """Labels (R, R) and confidence of each."""
+        told = [None] * len(self.labels) if self.confidence is None else self.confidence
+        return zip(self.labels, told, strict=True)
 
 
 class NetworkFactory(Protocol):

@@ -166,7 +166,9 @@ def describe(dataset: Dataset, carried: pa.Schema = _NOTHING) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "dataset": dataset.name,
-        "classes": [{"id": index, **asdict(face_class)} for index, face_class in enumerate(dataset.classes)],
+        "classes": [
+            {"id": index, **asdict(each), "color": list(each.color)} for index, each in enumerate(dataset.classes)
+        ],
         "columns": {
             **{name: {"table": STATS, "meaning": meaning} for name, _, _, meaning in COLUMNS},
             **{each.shown: _described(each) for each in statistics.STATISTICS},

@@ -143,11 +143,8 @@ class Worker:
         with clock.of("network"), fatal("the network failed"):
             parsed = self.network.parse(pixels, landmarks)
             self._check(parsed, pixels.shape[:3])
-        told = parsed.confidence if self.job.confidence else None
-        for (number, face), labels, confidence in zip(
-            waiting, parsed.labels, told or [None] * len(waiting), strict=True
-        ):
-            face = replace(face, labels=labels, confidence=confidence)
+        for (number, face), (labels, confidence) in zip(waiting, parsed.masks(), strict=True):
+            face = replace(face, labels=labels, confidence=confidence if self.job.confidence else None)
             rows[number] = self._encoders.submit(self._encoded, face, clock)
 
     def _check(self, parsed: Parsed, shape: tuple[int, ...]) -> None:

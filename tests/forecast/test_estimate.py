@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from segface_batch import Job
-from segface_batch.catalog import LAPA
+from segface_batch.catalog import CELEBAMASK_HQ
 from segface_batch.forecast.estimate import Forecast, estimate
 from segface_batch.forecast.prices import Prices
 from segface_batch.forecast.todo import Todo
@@ -25,7 +25,7 @@ def rows(images: int) -> pa.Table:
         for seq in range(images)
         for face in range(2)
     ]
-    return schema.to_table(found, LAPA)
+    return schema.to_table(found, CELEBAMASK_HQ)
 
 
 ROWS = rows(20)
@@ -76,7 +76,7 @@ def test_without_prices_nothing_has_one() -> None:
 
 def test_written_bytes_are_those_of_all_faces_and_parts() -> None:
     for count in (1, 5):
-        written = count * sum(map(len, parts.files(rows(400 // count), schema.describe(LAPA))))
+        written = count * sum(map(len, parts.files(rows(400 // count), schema.describe(CELEBAMASK_HQ))))
         assert forecast(todo(parts=count)).rest.written_bytes == pytest.approx(written, rel=0.1)
 
 

@@ -68,7 +68,7 @@ def test_a_mask_holds_255_classes() -> None:
 @pytest.mark.parametrize("name", ["TOO_LARGE", "ALIKE"])
 def test_a_class_table_that_makes_no_masks_or_columns_is_refused(name: str) -> None:
     assert refusal(f"{__name__}:{name}") == (
-        f"--network {__name__}:{name}: give its class table at most 255 classes, whose names differ in more than upper "
+        f"--network {__name__}:{name}: give its class table 2 to 255 classes, whose names differ in more than upper "
         "and lower case"
     )
 

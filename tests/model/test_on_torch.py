@@ -93,14 +93,8 @@ def network_of(checkpoint: Checkpoint) -> SegFace:
 def of(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> TorchEngine:
     """The engine of a network with random weights."""
     monkeypatch.setattr(weights, "load", lambda checkpoint, path: network_of(checkpoint))
-    settings = {
-        "device": "cuda",
-        "precision": "fp32",
-        "threads": None,
-        "compile": False,
-        "confidence_map": True,
-        **settings,
-    }
+    usual = {"device": "cuda", "precision": "fp32", "threads": None, "compile": False, "confidence_map": True}
+    settings = usual | settings
     return TorchEngine(checkpoint, weights.locate(DEMO), **settings)
 
 

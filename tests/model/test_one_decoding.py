@@ -19,7 +19,7 @@ from PIL import Image
 
 from segface_batch import FaceParser, Job, annotate, catalog
 from segface_batch.errors import ERRORS
-from segface_batch.images import masks
+from segface_batch.images import masks, statistics
 from segface_batch.images.decode import decode
 from segface_batch.model import face_parser
 from segface_batch.model.network import Parsed
@@ -34,9 +34,12 @@ SIDE = catalog.find(DEMO).resolution
 #: The columns that a batch gains, with the types that never depend on the batch.
 GAINED = {
     "error": pa.string(),
-    "mask_pixels": pa.int32(),
-    **{f"px_{name}": pa.int32() for name in CLASSES},
-    **{f"frac_{name}": pa.float32() for name in CLASSES},
+    **{
+        field.name: field.type
+        for table in (statistics.STATS, statistics.SHAPES)
+        for per_class in (False, True)
+        for field in statistics.fields(CLASSES, table, per_class=per_class)
+    },
 }
 
 
@@ -61,10 +64,10 @@ def annotated(ray_session: None, folder: Path, tmp_path_factory: pytest.TempPath
     """The row and the mask that `annotate` gives each file."""
     out = tmp_path_factory.mktemp("annotated") / "out"
     annotate(Job(str(folder), str(out), checkpoint=DEMO))
-    stats, found = (pq.read_table(out / name).to_pylist() for name in ("stats", "masks"))
+    tables = (pq.read_table(out / name).to_pylist() for name in ("stats", "shapes", "masks"))
     rows = {}
-    for row, mask in zip(stats, found, strict=True):
-        rows[row["image_id"]] = row | {"mask": mask["mask"] and masks.decode(mask["mask"]["bytes"])}
+    for row, shapes, mask in zip(*tables, strict=True):
+        rows[row["image_id"]] = row | shapes | {"mask": mask["mask"] and masks.decode(mask["mask"]["bytes"])}
     assert {name: row["error"] for name, row in rows.items()} == {
         **dict.fromkeys(GOOD),
         **{name: word for name, (_, word) in BROKEN.items()},

@@ -91,7 +91,7 @@ def test_masks_are_images_for_hugging_face(out: Path) -> None:
     assert pq.read_schema(out / "stats" / "part-00000.parquet").metadata == {b"segface_batch": run}
     assert pq.read_schema(out / "masks" / "part-00000.parquet").metadata == {
         b"segface_batch": run,
-        b"huggingface": b'{"info": {"features": {"mask": {"_type": "Image"}}}}',
+        b"huggingface": b'{"info": {"features": {"mask": {"_type": "Image"}, "margin": {"_type": "Image"}}}}',
     }
 
 

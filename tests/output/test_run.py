@@ -29,7 +29,8 @@ class Own(Quick):
 OTHER: dict[str, Any] = {
     "input": "s3://bucket/more", "output": "s3://bucket/out2", "checkpoint": "swinb_celeba_512",
     "weights": "s3://bucket/w.pt", "weights_sha256": "1" * 64, "revision": "main",
-    "network": "tests.output.test_run:Own", "device": "cpu", "engine": "torch", "precision": "bf16", "compile": True,
+    "network": "tests.output.test_run:Own", "class_table": "lapa",
+    "confidence": False, "confidence_map": True, "device": "cpu", "engine": "torch", "precision": "bf16", "compile": True,
     "faces": "detect", "mask_space": "image", "detector": "yunet", "min_face": 41, "min_score": 0.96, "max_faces": 1,
     "decode": "near", "max_pixels": 1000, "columns": ("day",), "image_column": "photo", "part_rows": 7,
     "actors": (1, 2), "threads": 3, "num_gpus": 0.0, "batch_size": 5, "new": True, "retry_errors": True,
