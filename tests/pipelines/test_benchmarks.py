@@ -1,13 +1,17 @@
-"""pipelines/benchmarks: how rounds are paired, and that every program says what it answers and how it is called."""
+"""pipelines/benchmarks: how rounds are paired, what measures are compared with, and that every program says what it
+answers and how it is called."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipelines.benchmarks import measures
 from pipelines.benchmarks.rounds import paired, side_by_side, timed
+from segface_batch import catalog
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "benchmarks"
 
@@ -60,3 +64,31 @@ def test_every_program_asks_a_question_and_names_its_command(name: str) -> None:
     question, command, *_ = words.split("\n\n")
     assert question.endswith("?")
     assert command.strip().startswith(f"python -m pipelines.benchmarks.{name}")
+
+
+def test_measures_on_true_maps_follow_the_scene() -> None:
+    """Six faces that are turned and tilted both ways, with and without hats."""
+    seeds, checkpoint = (1000104, 1000179, 1000062, 1000076, 1000140, 1000170), catalog.find("demo-synthetic")
+    faces = [measures.rendered(seed, checkpoint, side=128) for seed in seeds]
+    true = np.array([face.truth for face in faces])
+    found = np.array([measures.measured(face.labels, face.crop) for face in faces])
+    for name, own, other in zip(measures.TRUTHS, found.T, true.T, strict=True):
+        count, pearson, _ = measures.correlations(own, other)
+        assert (count, pearson > 0.8) == (len(seeds), True), (name, pearson)
+
+
+def test_the_smaller_eye_is_the_left_one_in_the_picture_for_scene_and_measure() -> None:
+    face = measures.rendered(1000165, catalog.find("demo-synthetic"))
+    for left, right, *_ in (face.truth, measures.measured(face.labels, face.crop)):
+        assert left < 0.9 * right
+
+
+def test_correlations_leave_nulls_out_and_spearman_goes_by_ranks() -> None:
+    found, true = np.array([1.0, 2.0, np.nan, 3.0]), np.array([-1.0, -10.0, 7.0, -100.0])
+    count, pearson, spearman = measures.correlations(found, true)
+    assert (count, spearman) == (3, pytest.approx(-1))
+    assert pearson == pytest.approx(-99 / (2 * 5994) ** 0.5)  # deviations: -1, 0, 1 and 36, 27, -63
+
+
+def test_the_area_under_the_curve_counts_ties_half() -> None:
+    assert measures.auc(np.array([1, 2, 2, 3], np.uint8), np.array([False, False, True, True])) == 3.5 / 4

@@ -32,6 +32,7 @@ class Face:
     image: np.ndarray  # (S, S, 3) uint8 sRGB
     labels: np.ndarray  # (S, S) uint8 class ids of CelebAMask-HQ
     landmarks: np.ndarray  # (5, 2) float32 x, y: eyes, nose tip, mouth corners, those at the left of the image first
+    scene: Scene  # what was drawn, and from where
 
 
 @functools.cache
@@ -90,7 +91,7 @@ def render(seed: int, side: int) -> Face:
     labels = np.zeros(depth.shape, np.uint8)
     image[surface.covered], labels[surface.covered] = color, surface.labels
     canvas = Canvas(image, labels, depth, np.zeros_like(depth))
-    scene = Scene(rng, head, person, own_hair, reach, pose, camera, light, canvas)
+    scene = Scene(rng, head, person, own_hair, reach, hat, pose, camera, light, canvas)
     strands.draw_lashes(scene, mesh.vertices)
     gloss = rng.uniform(0.1, 1.0)
     brows.draw(scene, turned, hard_irradiance)
@@ -105,7 +106,8 @@ def render(seed: int, side: int) -> Face:
         wear.draw_glasses(scene)
     if rng.random() < 0.14:
         surroundings.draw_something_in_front(scene, complexion.color)
-    return Face(develop(rng, canvas, complexion.color, side), most_frequent(canvas.labels, side), _landmarks(scene))
+    photo = develop(rng, canvas, complexion.color, side)
+    return Face(photo, most_frequent(canvas.labels, side), _landmarks(scene), scene)
 
 
 def _landmarks(scene: Scene) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.demo_model.faces import kernels
 from pipelines.demo_model.faces.hair import Hair
+from pipelines.demo_model.faces.hat import Hat
 from pipelines.demo_model.faces.head import Head, Person
 from pipelines.demo_model.faces.light import TO_CAMERA, Light
 from pipelines.demo_model.faces.reach import Reach
@@ -38,6 +39,7 @@ class Scene:
     person: Person
     hair: Hair
     reach: Reach
+    hat: Hat | None
     pose: Pose
     camera: Camera
     light: Light
