@@ -161,7 +161,7 @@ class Job:
         """What the network is, or who has made the masks: its name, resolution and class table."""
         if self.class_table is not None:
             dataset = class_tables.class_table(self.class_table)
-            return catalog.Checkpoint(f"labels of {dataset.name}", "none", 0, dataset, None)
+            return catalog.Checkpoint("labels", "none", 0, dataset, None)
         return catalog.find(self.checkpoint) if self.network is None else factory(self.network).checkpoint
 
     @property

@@ -174,13 +174,18 @@ STATISTICS: tuple[Statistic, ...] = (
     _measure("margin_below", "T", "the same from the lower edge, over T", "the same; 1.8"),
     _measure("head_size", "share of the image's height", "T over the height of the image", "OFIQ HeadSize; ideal 0.45"),
     # Open and covered.
-    _measure("eye_open_left", "T", "height of the left eye's box, over T", "OFIQ EyesOpen, from boxes"),
+    _measure(
+        "eye_open_left",
+        "T",
+        "mean height of the left eye (its pixels over the width of its box), over T",
+        "OFIQ EyesOpen, from areas",
+    ),
     _measure("eye_open_right", "T", "the same of the right eye", "the same"),
     _measure(
         "mouth_open",
         "T",
-        "height of the box of the inside of the mouth, over T; 0 where both lips are seen and nothing between them",
-        "OFIQ MouthClosed, from boxes",
+        "mean height of the inside of the mouth, over T; 0 where both lips are seen and nothing between them",
+        "OFIQ MouthClosed, from areas",
     ),
     _measure(
         "head_cover",

@@ -61,6 +61,8 @@ def check(out: str, run: Mapping[str, Any], job: Job, weights_sha256: str | None
                 f"'{out}' was made with {name} {run['settings'].get(name)}, not {value}; "
                 "repeat that setting to resume, or name another output folder"
             )
+    if run["classes"] != schema.describe(job.model.dataset)["classes"]:
+        raise ValueError(f"'{out}' was made with another class table of {job.model.name}; name another output folder")
 
 
 def start(out: str, job: Job, weights_sha256: str | None, plan: str, carried: pa.Schema) -> dict[str, Any]:

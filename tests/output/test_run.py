@@ -30,7 +30,8 @@ OTHER: dict[str, Any] = {
     "input": "s3://bucket/more", "output": "s3://bucket/out2", "checkpoint": "swinb_celeba_512",
     "weights": "s3://bucket/w.pt", "weights_sha256": "1" * 64, "revision": "main",
     "network": "tests.output.test_run:Own", "class_table": "lapa",
-    "confidence": False, "confidence_map": True, "device": "cpu", "engine": "torch", "precision": "bf16", "compile": True,
+    "confidence": False, "confidence_map": True, "device": "cpu", "engine": "torch", "precision": "bf16",
+    "compile": True,
     "faces": "detect", "mask_space": "image", "detector": "yunet", "min_face": 41, "min_score": 0.96, "max_faces": 1,
     "decode": "near", "max_pixels": 1000, "columns": ("day",), "image_column": "photo", "part_rows": 7,
     "actors": (1, 2), "threads": 3, "num_gpus": 0.0, "batch_size": 5, "new": True, "retry_errors": True,
@@ -46,7 +47,8 @@ FREE = {
 
 
 def run_of(job: Job, sha256: str | None = SHA256) -> dict[str, Any]:
-    return {"schema_version": schema.SCHEMA_VERSION, "settings": runs.recorded_settings(job, sha256)}
+    described = schema.describe(job.model.dataset)
+    return {**described, "settings": runs.recorded_settings(job, sha256)}
 
 
 def why_refused(first: Job, job: Job, sha256: str = SHA256) -> str | None:
@@ -63,6 +65,7 @@ def test_a_resume_must_repeat_every_setting_that_changes_rows_or_their_places() 
     for each in dataclasses.fields(Job):
         about: dict[str, Any] = {"input": INPUT, "output": OUTPUT}
         about |= {"faces": "detect"} if each.metadata.get("group") == DETECTION else {}
+        about |= {"class_table": "helen"} if each.name == "class_table" else {}
         first, value = Job(**about), OTHER[each.name]
         sha256 = value if each.name == "weights_sha256" else SHA256  # found in the file; the option is compared before
         refused[each.name] = why_refused(first, Job(**about | {each.name: value}), sha256)
@@ -76,6 +79,19 @@ def test_a_resume_must_repeat_every_setting_that_changes_rows_or_their_places() 
             "folder"
         )  # fmt: skip
     assert refused == expected
+
+
+def test_a_class_table_that_has_changed_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    table.write_text('["background", "skin"]')
+    job = Job(INPUT, OUTPUT, class_table=str(table))
+    first = run_of(job, None)
+    runs.check("out", first, job, None)
+    table.write_text('["background", "hair"]')
+    with pytest.raises(
+        ValueError, match=r"\A'out' was made with another class table of labels; name another output fol"
+    ):
+        runs.check("out", first, Job(INPUT, OUTPUT, class_table=str(table)), None)
 
 
 @pytest.mark.parametrize("version", [schema.SCHEMA_VERSION - 1, schema.SCHEMA_VERSION + 1])
