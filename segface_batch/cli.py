@@ -192,8 +192,9 @@ def _columns(chosen: argparse.Namespace) -> int:
     from segface_batch.curate.columns import columns
     from segface_batch.curate.query import write
 
+    found = columns(chosen.out)
     with streams.data_on_stdout() as stdout:
-        write(columns(chosen.out), chosen.format, stdout, limit=1000)
+        write(found, chosen.format, stdout, limit=found.num_rows)
     return 0
 
 

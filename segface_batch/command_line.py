@@ -117,7 +117,7 @@ examples:
   segface-batch measure LaPa/test/labels truth/ --class-table lapa
   segface-batch measure CelebAMask-HQ/CelebAMask-HQ-mask-anno truth/ --class-table celebamask-hq
   segface-batch measure labels/ truth/ --class-table id2label.json
-  segface-batch measure out/masks measured/ --class-table out/_segface/run.json
+  segface-batch measure out/masks measured/ --class-table out/_segface/run.json --image-column mask
 
 The output has the columns of annotate, but for those that need the network (confidence) or the image (light).
 """

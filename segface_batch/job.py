@@ -168,6 +168,8 @@ class Job:
     def placed_by(self) -> tuple[str, ...]:
         """The columns that place the face of each image, of which every input must have one; none where the face fills
         its image or is detected."""
+        if self.class_table is not None:
+            return ()
         if self.faces == "given":
             return ("landmarks", "box")
         return ("landmarks",) if self.faces == "whole" and self.model.dataset.landmarks else ()

@@ -203,7 +203,7 @@ class CroppedFace:
     def head_cover(self) -> float | None:
         if not self.dataset.ids("hat") or not self.dataset.ids("cloth"):
             return None
-        rows, runs = math.floor(self.shapes.height * _HEAD_ROWS), self.shapes.runs
+        rows, runs = math.ceil(self.shapes.height * _HEAD_ROWS), self.shapes.runs
         covered = runs.length[self._is("hat", "cloth")[runs.label] & (runs.row < rows)].sum()
         return float(covered) / (rows * self.shapes.width)
 

@@ -233,7 +233,7 @@ STATISTICS: tuple[Statistic, ...] = (
         _FLOAT,
         "0 to 1",
         "px_<class> / mask_pixels",
-        lambda mask: mask.class_pixels / mask.pixels,
+        lambda mask: mask.class_pixels / (mask.pixels or math.nan),
         per_class=True,
     ),
     Statistic(

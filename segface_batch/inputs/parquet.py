@@ -56,11 +56,12 @@ class Row(NamedTuple):
 
 
 def image_column(schema: pa.Schema, wanted: str | None, place: str) -> str | None:
-    """The `wanted` image column, or else the only one; None if there is none, and for a part of an output of ours.
+    """The `wanted` image column, or else the only one; None if there is none, and for a part of an output of ours,
+    unless its masks are wanted.
 
     ValueError if there are several.
     """
-    if _OWN in (schema.metadata or {}):
+    if wanted is None and _OWN in (schema.metadata or {}):
         return None
     found = [field.name for field in schema if _is_image(field.type)]
     if wanted is not None:

@@ -212,11 +212,11 @@ HAND_MADE = (
             "skin": (412, 10, 8, 30, 34, 20, 8660 / 412, 1, 412, 0),
         },
     ),
-    # A hat over hair and forehead, touching the upper edge; 24 x 10 of the upper 19 rows (of 40) are its.
+    # A hat over hair and forehead, touching the upper edge; 24 x 10 of the upper 20 rows are its.
     HandMade(
         "hat",
         (*FRONTAL, ("hat", 8, 0, 32, 10)),
-        {"face_px": 480, "head_cover": 240 / 760},
+        {"face_px": 480, "head_cover": 240 / 800},
         {
             "hat": (240, 8, 0, 32, 10, 20, 5, 1, 240, 2),
             "hair": None,

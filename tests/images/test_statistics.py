@@ -10,6 +10,7 @@ import pytest
 
 from segface_batch.catalog import CELEBAMASK_HQ, HELEN, LAPA, Dataset, FaceClass
 from segface_batch.images.confidence import Confidence
+from segface_batch.images.masks import OUTSIDE
 from segface_batch.images.measures import CroppedFace
 from segface_batch.images.shapes import BOTTOM, LEFT, RIGHT, TOP
 from segface_batch.images.statistics import SHAPES, STATISTICS, STATS, Mask, columns, fields, measured
@@ -221,3 +222,21 @@ def test_no_two_columns_have_the_same_name() -> None:
     for dataset in (CELEBAMASK_HQ, LAPA, HELEN):
         names = [column for each in STATISTICS for column in each.columns(dataset.class_names)]
         assert len({name.lower() for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("dataset", [CELEBAMASK_HQ, LAPA, BARE], ids=lambda dataset: dataset.name)
+def test_no_mask_however_small_or_odd_makes_a_statistic_fail(dataset: Dataset) -> None:
+    """Shares are shares, what is null is None, and each value has its column's type."""
+    random = np.random.default_rng(0)
+    names = dataset.class_names
+    shares = [each.name for each in STATISTICS if each.unit == "0 to 1" and not each.per_class]
+    for number in range(300):
+        height, width = random.integers(1, 14, 2)
+        labels = random.choice([*range(len(names)), OUTSIDE], (height, width)).astype(np.uint8)
+        if number % 3 == 0:  # few classes, so that some are absent, or none at all
+            labels[labels > random.integers(1, len(names))] = random.choice([0, OUTSIDE])
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        row = measured(mask(labels, dataset, pixels if number % 2 else None))
+        assert all(row[name] is None or 0 <= row[name] <= 1 for name in shares)
+        assert not any(isinstance(value, float) and not np.isfinite(value) for value in row.values())
+        columns([row], names)
