@@ -71,6 +71,7 @@ def test_the_help_of_annotate_shows_every_setting_its_default_and_its_choices(co
         (["annotate", "a", "b", "--chekpoint", "c"], "unknown argument '--chekpoint'; did you mean --checkpoint?"),
         (["annotate", "a", "b", "--checkp", "c"], "unknown argument '--checkp'; did you mean --checkpoint?"),
         (["annotate", "a", "b", "--actors", "two"], "argument --actors: 'two' is not MIN:MAX, like 2:8"),
+        (["measure", "a", "b"], "the following arguments are required: --class-table"),
         (["annotate", "nowhere", "out"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["plan", "nowhere"], "segface-batch: no folder or manifest 'nowhere'; check the path"),
         (["plan", ".", "--sample", "0"], "segface-batch: --sample 0: give a whole number from 1 up"),

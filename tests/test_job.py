@@ -179,6 +179,18 @@ MISTAKES = {
         "convnext_celeba_512 crops each face by five, 68 or 106 landmarks or its box, which a folder does not have; "
         "give a manifest with a column 'landmarks' or 'box', or --faces detect, which finds them",
     ),
+    "measured with a detector": (
+        {"class_table": "lapa", "min_face": 50},
+        "--min-face is for images, and masks are measured: leave it out",
+    ),
+    "measured without confidence": (
+        {"class_table": "lapa", "confidence": False},
+        "--no-confidence is for images, and masks are measured: leave it out",
+    ),
+    "a map of nothing": (
+        {"confidence": False, "confidence_map": True},
+        "--confidence-map with --no-confidence: leave out one of them",
+    ),
     "detection": ({"min_face": 50}, "--min-face is for --faces detect: add that or leave out --min-face"),
     "small faces": ({"min_face": 11, "faces": "detect"}, "--min-face 11: give a whole number from 12 up"),
     "score": ({"min_score": 1.0, "faces": "detect"}, "--min-score 1.0: give a number between 0 and 1"),
@@ -215,6 +227,8 @@ def test_good_settings_are_taken(faces: Path, tmp_path: Path) -> None:
     Job(str(tmp_path / "list.csv"), str(tmp_path / "out"), checkpoint="swinb_lapa_224", decode="fast")
     Job("abfs://container@account.dfs.core.windows.net/faces", str(tmp_path / "out"))
     Job(str(faces), str(tmp_path / "faces2"))
+    for table in ("celebamask-hq", "lapa", "helen"):  # masks need no landmarks, and are measured on CPUs
+        Job(str(faces), str(tmp_path / "out"), class_table=table, device="cpu")
     (tmp_path / "LIST.CSV").touch()
     Job(str(tmp_path / "LIST.CSV"), str(tmp_path / "out"), weights_sha256="0123456789abcdef" * 4)
     (tmp_path / "out" / "_segface").mkdir(parents=True)  # an output to go on with
@@ -288,6 +302,31 @@ def test_the_command_line_gives_the_same_job(faces: Path) -> None:
     # Which exclude some of these.
     others = {"input", "output", "network", "revision", "decode", "storage_options", "confidence", "class_table"}
     assert {each.name for each in dataclasses.fields(Job)} == settings.keys() | others
+
+
+def test_confidence_is_on_and_an_option_leaves_it_out(faces: Path) -> None:
+    for words, confidence in ((), True), (("--no-confidence",), False):
+        chosen, unknown = command_line().parse_known_args(["annotate", str(faces), "out", *words])
+        assert (unknown, job_of(chosen)) == ([], Job((str(faces),), "out", confidence=confidence))
+
+
+def test_the_command_line_of_measure_gives_the_same_job(faces: Path) -> None:
+    """Every option by its words; no other is taken."""
+    settings = {
+        "class_table": "lapa", "max_pixels": 1000, "columns": ("a", "b"), "image_column": "mask", "part_rows": 7,
+        "actors": (1, 2), "new": True, "retry_errors": True, "takeover": True, "max_errors": 0,
+        "allow_unreadable": True, "storage_options": "{}", "s3_client": "s3fs",
+    }  # fmt: skip
+    words = ["measure", str(faces), "out"]
+    for name, value in settings.items():
+        text = ":".join(map(str, value)) if name == "actors" else ",".join(value) if name == "columns" else str(value)
+        words += [jobs.flag(name)] if value is True else [jobs.flag(name), text]
+    chosen, unknown = command_line().parse_known_args(words)
+    assert unknown == []
+    assert job_of(chosen) == Job((str(faces),), "out", **settings)
+    others = {each.name for each in dataclasses.fields(Job)} - settings.keys() - {"input", "output"}
+    assert [name for name in others if hasattr(chosen, name)] == []
+    assert "images)" not in chosen.verb.format_help()  # what annotate does without a class table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -419,3 +419,14 @@ def test_a_newer_schema_or_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_output_is_found_behind_a_url(out: Path) -> None:
     assert query(f"file://{out}", "select count(*) as n from stats").read_all().to_pylist() == [{"n": 5}]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("a[1]", "a1"), ("what?", "what1"), ("all*", "all1"), ("it's", "its"), ("a'', 'b", "ab")]
+)
+def test_an_output_is_read_whatever_its_folder_is_called(name: str, other: str, tmp_path: Path) -> None:
+    """And not the other, whose name would fit the first one if that were a pattern."""
+    out = small_output.small_output(tmp_path / name)
+    (small_output.small_output(tmp_path / other) / "stats" / "part-00001.parquet").unlink()
+    counted = "select (select count(*) from stats) as s, (select count(*) from shapes) as h, count(*) as m from masks"
+    assert query(str(out), counted).read_all().to_pylist() == [{"s": 5, "h": 5, "m": 5}]

@@ -16,6 +16,7 @@ from segface_batch.images.statistics import STATISTICS
 from segface_batch.inputs.image import SourceImage
 from segface_batch.output import parts, schema
 from segface_batch.output.face import Face, FetchedImage
+from tests.curate import small_output
 from tests.images.hand_made import FRONTAL, HandMade
 
 #: A face whose eyes are named the other way round.
@@ -101,3 +102,24 @@ def test_a_class_with_a_quote_in_its_name_can_be_asked_for(tmp_path: Path) -> No
     out = output(tmp_path / "out", odd)
     assert answer(out, 'select "px_a""0" as px from faces where seq = 0') == [{"px": 1600}]
     assert answer(out, "select px_skin from common where seq = 0") == [{"px_skin": None}]
+
+
+def test_each_face_of_an_image_is_joined_with_its_own_shapes(tmp_path: Path) -> None:
+    rows = [
+        small_output.row("two.png", "two.png", 0, small_output.FACE, n_faces=2, components_hair=1),
+        small_output.row("two.png", "two.png", 0, small_output.SECOND, n_faces=2, face=1, components_hair=0),
+    ]
+    small_output.write_part(tmp_path, 0, rows)
+    for view in ("faces", "common"):
+        found = answer(tmp_path, f"select face, px_hair, components_hair from {view} order by all")
+        assert [tuple(row.values()) for row in found] == [(0, 16, 1), (1, 0, 0)]
+
+
+def test_common_has_the_columns_carried_from_the_inputs(tmp_path: Path) -> None:
+    out = output(tmp_path / "out", LAPA)
+    place = out / "stats" / "part-00000.parquet"
+    stats = pq.read_table(place)
+    carried = stats.add_column(0, 'Wei"rd name', [["a", "b", "c"]]).replace_schema_metadata(stats.schema.metadata)
+    pq.write_table(carried, place)
+    found = answer(out, 'select "Wei""rd name" as carried, px_hair from common order by seq')
+    assert [tuple(row.values()) for row in found] == [("a", 96), ("b", 96), ("c", None)]

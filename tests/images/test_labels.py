@@ -35,12 +35,24 @@ def palette(pixels: np.ndarray) -> Image.Image:
 
 @pytest.mark.parametrize(
     "image",
-    [Image.fromarray(IDS), palette(IDS), Image.fromarray(np.stack([IDS] * 3, axis=-1))],
-    ids=["grey", "palette", "grey in three channels"],
+    [
+        Image.fromarray(IDS),
+        palette(IDS),
+        Image.fromarray(np.stack([IDS] * 3, axis=-1)),
+        Image.fromarray(np.stack([IDS, IDS, IDS, np.full_like(IDS, 200)], axis=-1)),
+    ],
+    ids=["grey", "palette", "grey in three channels", "grey in three channels and opacity"],
 )
 def test_a_pixel_of_an_image_is_its_class_id(image: Image.Image) -> None:
     for form in ("PNG", "TIFF"):
         assert np.array_equal(labels.read(encoded(image, form), 4, 6), IDS)
+
+
+def test_a_mask_of_one_bit_has_two_classes() -> None:
+    bits = np.array([[0, 1, 1], [1, 0, 0]], bool)
+    assert np.array_equal(labels.read(encoded(Image.fromarray(bits)), 2, 6), bits)
+    skin = CELEBAMASK_HQ.class_names.index("skin")
+    assert np.array_equal(labels.painted({"skin": encoded(Image.fromarray(bits))}, CELEBAMASK_HQ, 6), bits * skin)
 
 
 def test_ids_below_the_number_of_classes_and_255_are_labels_and_no_others() -> None:

@@ -85,6 +85,32 @@ def test_an_image_whose_first_face_failed_is_ok_if_another_has_a_mask(tmp_path: 
     assert found["images_by_status"] == {"error": 1, "ok": 1}
 
 
+def test_pngs_are_stored_as_they_are_and_once(tmp_path: Path) -> None:
+    """Neither shrunk again nor in a dictionary, which would be all of them a second time."""
+    images = [rows(unit, seq, OK) for unit in range(2) for seq in range(2)]
+    for (row,) in images:
+        row["margin"] = row["mask"]
+    stage(tmp_path, 0, *images[:2])
+    stage(tmp_path, 1, *images[2:])
+    parts.publish(str(tmp_path), PART, RUN)
+    group = pq.ParquetFile(tmp_path / "masks" / "part-00000.parquet").metadata.row_group(0)
+    columns = {each.path_in_schema: each for each in map(group.column, range(group.num_columns))}
+    pngs = ("mask.bytes", "margin.bytes")
+    stored = {name: (each.compression, each.has_dictionary_page) for name, each in columns.items()}
+    assert {stored[name] for name in pngs} == {("UNCOMPRESSED", False)}
+    assert stored["image_id"] == ("ZSTD", True)
+
+
+def test_what_killed_processes_left_of_any_table_goes_when_a_run_ends(out: Path) -> None:
+    plan = parts.Plan((PART,), {})
+    parts.publish(str(out), PART, RUN)
+    for folder in (*schema.TABLES, "_segface/parts"):
+        (out / folder / ".part-00000.0a1b.tmp").touch()
+        (out / folder / ".note").touch()  # of somebody else
+    parts.finish(str(out), plan)
+    assert sorted(path.name for path in out.rglob(".*")) == [".note"] * 4
+
+
 def test_masks_are_images_for_hugging_face(out: Path) -> None:
     parts.publish(str(out), PART, RUN)
     run = json.dumps(RUN, sort_keys=True).encode()
@@ -95,12 +121,13 @@ def test_masks_are_images_for_hugging_face(out: Path) -> None:
     }
 
 
-def test_masks_of_an_earlier_publisher_stay_and_the_record_is_of_them(out: Path) -> None:
-    masks = out / "masks" / "part-00000.parquet"
-    storage.put(str(masks), b"an earlier publisher's")
+@pytest.mark.parametrize("table", ["masks", "shapes"])
+def test_masks_and_shapes_of_an_earlier_publisher_stay_and_the_record_is_of_them(out: Path, table: str) -> None:
+    earlier = out / table / "part-00000.parquet"
+    storage.put(str(earlier), b"an earlier publisher's")
     parts.publish(str(out), PART, RUN)
-    assert masks.read_bytes() == b"an earlier publisher's"
-    assert record(out)["files"]["masks/part-00000.parquet"] == parts.fingerprint(b"an earlier publisher's")
+    assert earlier.read_bytes() == b"an earlier publisher's"
+    assert record(out)["files"][f"{table}/part-00000.parquet"] == parts.fingerprint(b"an earlier publisher's")
 
 
 @pytest.mark.parametrize("second", [(), (rows(1, 0, OK, OK, OK),)], ids=["no row", "rows of another image"])

@@ -6,6 +6,7 @@ import pytest
 
 from segface_batch import catalog
 from segface_batch.images import masks
+from segface_batch.images.confidence import Confidence
 from segface_batch.images.crop import Crop
 from segface_batch.images.statistics import STATISTICS
 from segface_batch.inputs.image import SourceImage
@@ -105,3 +106,29 @@ def test_a_row_without_a_face_says_why() -> None:
             (1, 2, "error", "bad_box", 64, None, None),
         )
     ]
+
+
+def test_a_mask_without_its_image_has_no_light_and_its_other_measures() -> None:
+    image = FetchedImage(0, 0, SourceImage("a.png", "/a.png"), {})
+    crop = Crop(np.empty((0, 0, 3), np.uint8), None, (0.0, 0.0, 3.0, 2.0))
+    row = records.row(Face(image, (3, 2), 1, 0, crop, np.ones((2, 3), np.uint8)), LAPA)
+    assert (row["status"], row["skin_light"], row["sharpness"], row["face_px"]) == ("ok", None, None, 6)
+
+
+def test_the_confidence_of_a_ready_crop_is_in_its_row_with_its_map() -> None:
+    image = FetchedImage(0, 0, SourceImage("a.png", "/a.png"), {})
+    crop = Crop(np.zeros((2, 3, 3), np.uint8), None, (0.0, 0.0, 3.0, 2.0))
+    best, margins = np.full(11, 0.5), np.arange(6, dtype=np.uint8).reshape(2, 3)
+    face = Face(image, (3, 2), 1, 0, crop, np.ones((2, 3), np.uint8), Confidence(best, best / 2, 0.5, 3, 0.1, margins))
+    (row,) = records.to_table([records.row(face, LAPA)], LAPA).to_pylist()
+    assert np.array_equal(masks.decode(row["margin"]["bytes"]), margins)
+    assert (row["confidence"], row["low_px"], row["conf_nose"], row["margin_nose"]) == (0.5, 3, 0.5, 0.25)
+
+
+def test_every_column_is_described_under_its_own_table() -> None:
+    described = records.describe(LAPA, CARRIED)["columns"]
+    for table in records.TABLES:
+        names = set(records.table_schema(table, LAPA, CARRIED).names)
+        told = {name for name, about in described.items() if about["table"] == table}
+        listed = {name.replace("<class>", each) for name in told for each in LAPA.class_names}
+        assert listed == names - ({*records.SHARED} if table != "stats" else set())

@@ -19,9 +19,11 @@ from segface_batch.catalog import CELEBAMASK_HQ, LAPA
 from segface_batch.images import masks
 from segface_batch.inputs.fetch import Answer
 from segface_batch.inputs.image import SourceImage
+from segface_batch.output.face import Face, FetchedImage
 from segface_batch.output.plan import Unit
 from segface_batch.output.verify import verify
 from segface_batch.pipeline import labels
+from segface_batch.pipeline.metrics import Clock
 from tests import drivers, filled
 from tests.images.hand_made import HAND_MADE
 
@@ -102,6 +104,29 @@ def test_the_masks_of_an_output_give_its_statistics_again(
     assert drivers.parts(tmp_path / "again") == before
 
 
+def test_a_mask_is_the_only_face_of_an_image_of_its_size() -> None:
+    reader = labels.LabelReader(Job("s3://b/in", "s3://b/out", class_table="lapa", max_pixels=6))
+    pixels = np.array([[0, 1, 2], [3, 10, 255]], np.uint8)
+
+    def read(data: bytes | None, error: str | None = None) -> Face:
+        image = FetchedImage(0, 0, SourceImage("a.png", "/a.png"), {}, data, error)
+        (face,) = reader.decoded(image, Clock()).faces()
+        return face
+
+    face = read(masks.encode(pixels))
+    assert face.crop is not None
+    assert (face.size, face.n_faces, face.crop.box, face.error) == ((3, 2), 1, (0, 0, 3, 2), None)
+    assert face.labels is not None
+    assert np.array_equal(face.labels, pixels)
+    assert face.crop.transform.tolist() == [[1, 0, 0], [0, 1, 0]]
+    for data, error in (
+        (masks.encode(pixels + np.uint8(1)), "bad_labels"),
+        (masks.encode(pixels[[0, 1, 1]]), "too_large"),
+    ):
+        assert (read(data).error, read(data).n_faces) == (error, 0)
+    assert read(None, "missing").error == "missing"
+
+
 def unit(*uris: str) -> Unit:
     import pyarrow as pa
 
@@ -113,7 +138,7 @@ def test_each_part_mask_is_fetched_and_the_answers_come_back_by_image() -> None:
     job = Job("s3://b/in", "s3://b/out", class_table="celebamask-hq")
     files, names = labels.with_parts(unit("a.png", "1_{hair,skin}.png", "2_{hat}.png"))
     assert [image.uri for image in files.images] == ["a.png", "1_hair.png", "1_skin.png", "2_hat.png"]
-    assert (files.number, names) == (4, [[], ["hair", "skin"], ["hat"]])
+    assert (files.number, files.seqs, names) == (4, (0, 1, 2, 3), [[], ["hair", "skin"], ["hat"]])
     ones = Answer(masks.encode(np.ones((2, 2), np.uint8)))
     found = labels.joined([Answer(b"whole"), ones, ones, Answer(None, "missing", "gone")], names, job)
     assert found[0] == Answer(b"whole")
