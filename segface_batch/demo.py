@@ -26,6 +26,11 @@ QUERIES: tuple[tuple[str, str], ...] = (
         "select image_id, px_eye_g from stats where px_eye_g > 150 order by px_eye_g desc limit 5",
     ),
     (
+        "Which faces is the model least sure of, and how are they turned? (degrees; -1 to 1)",
+        "select image_id, round(confidence, 2) as confidence, low_px, round(roll) as roll, round(yaw_proxy, 2) as yaw "
+        "from stats where status = 'ok' order by confidence limit 5",
+    ),
+    (
         "Is every image accounted for?",
         "select status, error, count(*) as images from stats group by all order by all",
     ),

@@ -22,10 +22,12 @@ import pytest
 
 from pipelines.demo_model import train
 from segface_batch import catalog, cli, job as jobs
+from segface_batch.catalog import COMMON, PAIRED
+from segface_batch.class_tables import CLASS_TABLES
 from segface_batch.command_line import command_line
 from segface_batch.curate.query import query
 from segface_batch.errors import ERRORS
-from segface_batch.images.statistics import STATISTICS
+from segface_batch.images.statistics import SHAPES, STATISTICS, STATS
 from segface_batch.job import Job
 from segface_batch.output import plan
 from segface_batch.output.schema import COLUMNS
@@ -42,6 +44,10 @@ PAGES = {
 }
 
 README, OUTPUT, PYTHON, NETWORKS = "README.md", "docs/output.md", "docs/python.md", "docs/networks.md"
+STATISTICS_PAGE = "docs/statistics.md"
+
+#: The data sets whose class tables are known.
+DATASETS = [*CLASS_TABLES.values()]
 
 #: Folders of the repository, by which a path in the text is known.
 FOLDERS = ("segface_batch", "pipelines", "tests", "docs", "deploy", ".ci")
@@ -69,8 +75,29 @@ def columns() -> str:
 
 
 def statistics() -> str:
-    rows = [(f"`{each.shown}`", f"`{each.type}`", each.meaning) for each in STATISTICS]
-    return table(("column", "type", "meaning"), *rows)
+    """A table for each table of the output."""
+    text = []
+    for name in (STATS, SHAPES):
+        rows = [
+            (f"`{each.shown}`", f"`{each.type}`", each.unit, each.meaning, each.source)
+            for each in STATISTICS
+            if each.table == name
+        ]
+        text.append(f"In `{name}`:\n\n" + table(("column", "type", "unit or range", "meaning", "follows"), *rows))
+    return "\n\n".join(text)
+
+
+def common() -> str:
+    """The classes behind each common name."""
+    names = [(name, name) for name in COMMON] + [(f"{name}_left, {name}_right", name) for name in PAIRED]
+    rows = [
+        (
+            ", ".join(f"`{each}`" for each in shown.split(", ")),
+            *(", ".join(f"`{dataset.class_names[label]}`" for label in dataset.ids(name)) for dataset in DATASETS),
+        )
+        for shown, name in names
+    ]
+    return table(("common name", *(dataset.name for dataset in DATASETS)), *rows)
 
 
 def errors() -> str:
@@ -78,7 +105,6 @@ def errors() -> str:
 
 
 def classes() -> str:
-    datasets = list(dict.fromkeys(checkpoint.dataset for checkpoint in catalog.CHECKPOINTS.values()))
     return "\n\n".join(
         table(
             ("id", f"{dataset.name}", "covers", "colour"),
@@ -87,7 +113,7 @@ def classes() -> str:
                 for number, each in enumerate(dataset.classes)
             ),
         )
-        for dataset in datasets
+        for dataset in DATASETS
     )
 
 
@@ -156,7 +182,8 @@ def options() -> str:
 #: What stands between the marks of that name, and on which page.
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "columns": (OUTPUT, columns),
-    "statistics": (OUTPUT, statistics),
+    "statistics": (STATISTICS_PAGE, statistics),
+    "common": (STATISTICS_PAGE, common),
     "errors": (OUTPUT, errors),
     "classes": (OUTPUT, classes),
     "options": ("docs/options.md", options),

@@ -16,6 +16,7 @@ ROOT = Path(segface_batch.__file__).parent
 #: Folders and modules of the library, each of which imports only from those before it.
 LAYERS = (
     ("catalog", "errors"),
+    ("class_tables",),
     ("storage",),
     ("images",),
     ("model",),

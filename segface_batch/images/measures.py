@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from segface_batch.catalog import FACE, PAIRED, Dataset
+from segface_batch.images import masks
 from segface_batch.images.shapes import Shapes
 
 #: Rows of OFIQ's aligned crop that can show a head cover, of all its rows (NoHeadCoverings drops the lower 204 of 400).
@@ -34,6 +35,9 @@ _DARK, _BRIGHT = 5, 250
 
 _LEVELS = np.arange(256.0)
 
+#: Pixels by which a crop may seem to reach beyond its photograph by rounding.
+_TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class CroppedFace:
@@ -47,8 +51,23 @@ class CroppedFace:
     pixels: np.ndarray | None = None
 
     @cached_property
+    def inside(self) -> np.ndarray:
+        """The labels, `masks.OUTSIDE` where the crop reaches beyond the photograph: what is seen there is made up."""
+        height, width = self.labels.shape
+        corners = self.transform @ ((0, width, 0, width), (0, 0, height, height), (1, 1, 1, 1))
+        limits = np.array(self.size)[:, None]
+        if (corners > -_TOLERANCE).all() and (corners < limits + _TOLERANCE).all():
+            return self.labels
+        columns, rows = (np.arange(length) + 0.5 for length in (width, height))
+        found = self.labels.copy()
+        for (across, down, shift), limit in zip(self.transform, self.size, strict=True):
+            places = across * columns + (down * rows + shift)[:, None]
+            found[(places < 0) | (places > limit)] = masks.OUTSIDE
+        return found
+
+    @cached_property
     def shapes(self) -> Shapes:
-        return Shapes(self.labels, len(self.dataset.classes))
+        return Shapes(self.inside, len(self.dataset.classes))
 
     # Which class is where.
 
@@ -246,7 +265,7 @@ class CroppedFace:
     def _covered(self, boxes: list[tuple[slice, slice]]) -> float | None:
         if not boxes:
             return None
-        covered = np.concatenate([self._is(*_COVERS)[self.labels[box]].ravel() for box in boxes])
+        covered = np.concatenate([self._is(*_COVERS)[self.inside[box]].ravel() for box in boxes])
         return float(covered.mean())
 
     # Light and focus, in grey levels of ITU-R 601-2 luma.
@@ -261,7 +280,7 @@ class CroppedFace:
         skin = self.seen("skin")
         if skin is None or self._luma is None:
             return None
-        mask = Image.fromarray((self.labels == skin).view(np.uint8) * np.uint8(255))
+        mask = Image.fromarray((self.inside == skin).view(np.uint8) * np.uint8(255))
         x, (width, height) = math.ceil(self.middle - 0.5), mask.size  # columns whose middle is left of it
         halves = ((0, 0, x, height), (x, 0, width, height))
         left, right = (np.array(self._luma.crop(half).histogram(mask.crop(half))) for half in halves)

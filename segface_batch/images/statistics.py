@@ -41,7 +41,7 @@ class Mask:
 
     @cached_property
     def shapes(self) -> Shapes:
-        is_crop = self.labels is self.face.labels
+        is_crop = self.labels is self.face.inside
         return self.face.shapes if is_crop else Shapes(self.labels, len(self.face.dataset.classes))
 
     @property

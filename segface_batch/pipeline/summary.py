@@ -58,7 +58,7 @@ def report(summary: Summary) -> str:
         lines.append("  no image was left to annotate")
     out = shlex.quote(summary.output)
     lines += [
-        f"  statistics in {summary.output}/stats, masks in {summary.output}/masks (Parquet)",
+        f"  in {summary.output}: stats, shapes and masks (Parquet)",
         f"next: segface-batch query {out} \"select * from stats where status = 'ok' limit 5\"",
         f"      segface-batch show {out} IMAGE_ID",
     ]

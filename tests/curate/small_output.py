@@ -34,7 +34,7 @@ SECOND = mask(("face_lr_rr", 0, 0, 8, 8))
 
 
 def row(image_id: str, uri: Path | str, seq: int, labels: np.ndarray | None = None, **values: Any) -> dict[str, Any]:
-    """One row of both tables, ok when it has a mask; the box is the whole of a 64 x 32 image unless given."""
+    """One row of all tables, ok when it has a mask; the box is the whole of a 64 x 32 image unless given."""
     blank: dict[str, Any] = dict.fromkeys(records.staged_schema(LAPA).names)
     del blank["transform"]
     blank |= {"image_id": image_id, "uri": str(uri), "unit": 0, "seq": seq, "face": 0, "n_faces": 0}
@@ -57,7 +57,7 @@ def row(image_id: str, uri: Path | str, seq: int, labels: np.ndarray | None = No
 
 
 def write_part(out: Path, part: int, rows: list[dict[str, Any]], schema_version: int = records.SCHEMA_VERSION) -> None:
-    """One part of both data sets."""
+    """One part of every table."""
     run = {
         "settings": {"max_pixels": 1_000_000, "faces": "whole"},
         **records.describe(LAPA),

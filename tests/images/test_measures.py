@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segface_batch.catalog import CELEBAMASK_HQ, Dataset, FaceClass
+from segface_batch.images.masks import OUTSIDE
 from segface_batch.images.measures import CroppedFace
 from tests.images.hand_made import BUST, EYES, FRONTAL, HAIR, LIPS, MOUTH, NAMES, NOSE, SKIN, HandMade, Rectangle
 
@@ -45,11 +46,11 @@ def test_a_pair_keeps_its_bit_in_a_table_without_the_pairs_before_it() -> None:
 def test_roll_follows_a_face_all_around_and_its_lengths_do_not(degrees: int) -> None:
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    turned = np.array([[2 * cos, -2 * sin, 50], [2 * sin, 2 * cos, 60]])
-    found = CroppedFace(HandMade("", FRONTAL).labels, CELEBAMASK_HQ, turned, (100, 100))
+    turned = np.array([[2 * cos, -2 * sin, 150], [2 * sin, 2 * cos, 150]])
+    found = CroppedFace(HandMade("", FRONTAL).labels, CELEBAMASK_HQ, turned, (300, 300))
     assert found.roll is not None
     assert (found.roll - degrees + 180) % 360 == pytest.approx(180)
-    assert [found.eye_dist, found.head_size] == pytest.approx([16, 34 / 100])
+    assert [found.eye_dist, found.head_size] == pytest.approx([16, 34 / 300])
     assert [found.eye_open_left, found.eye_open_right, found.mouth_open] == pytest.approx([2 / 17] * 3)
 
 
@@ -120,3 +121,23 @@ def test_without_a_nose_light_has_no_balance() -> None:
 def test_what_is_not_seen_is_not_measured() -> None:
     assert (drawn(*LIPS, MOUTH, NOSE).yaw_proxy, drawn(SKIN).yaw_proxy) == (None, None)
     assert drawn(*BUST).hair_over_face is None
+
+
+def test_a_crop_is_cut_at_the_right_and_at_the_lower_edge_of_its_photograph() -> None:
+    labels = HandMade("", FRONTAL).labels
+    for shift, size, seen in (((30, 0), (50, 90), np.s_[:, :20]), ((0, 30), (90, 50), np.s_[:20])):
+        transform = np.array([[1.0, 0, shift[0]], [0, 1, shift[1]]])
+        expected = np.full_like(labels, OUTSIDE)
+        expected[seen] = labels[seen]
+        assert np.array_equal(CroppedFace(labels, CELEBAMASK_HQ, transform, size).inside, expected)
+
+
+def test_what_a_crop_shows_beyond_its_photograph_neither_shines_nor_covers() -> None:
+    """Columns up to 7 are beyond it; D = 40, so that a box of an eye reaches from column 6."""
+    labels = np.full((30, 60), SKIN_ID, np.uint8)
+    labels[11:13, 8:12], labels[11:13, 48:52] = LEFT_EYE, RIGHT_EYE
+    labels[5:20, 6] = HAIR_ID
+    pixels = np.full((30, 60, 3), 90, np.uint8)
+    pixels[:, :7] = 200
+    found = CroppedFace(labels, CELEBAMASK_HQ, np.array([[1.0, 0, -7], [0, 1, 0]]), (60, 30), pixels)
+    assert (found.eye_dist, found.eyes_covered, found.skin_light, found.skin_light_spread) == (40, 0, 90, 0)

@@ -240,3 +240,23 @@ def test_no_mask_however_small_or_odd_makes_a_statistic_fail(dataset: Dataset) -
         assert all(row[name] is None or 0 <= row[name] <= 1 for name in shares)
         assert not any(isinstance(value, float) and not np.isfinite(value) for value in row.values())
         columns([row], names)
+
+
+def test_what_a_crop_shows_beyond_its_photograph_is_not_measured() -> None:
+    """The crop's left half is outside: an eye there is made up, and so is half of the skin."""
+    labels = HandMade("frontal", FRONTAL).labels
+    beyond = np.array([[1.0, 0, -20], [0, 1, 0]])
+    face = CroppedFace(labels, CELEBAMASK_HQ, beyond, (100, 40), np.full((40, 40, 3), 90, np.uint8))
+    found = measured(Mask(labels, face))
+    assert (found["eye_dist"], found["skin_light"]) == (None, 90)
+    assert face.shapes.px.sum() == 800
+    assert face.shapes.left[CELEBAMASK_HQ.class_names.index("skin")] == 20
+    assert found["px_skin"] == 438  # of the mask as it is stored
+    assert found["x_skin"] == 20
+    for shift in (-1e-9, 0, 60 + 1e-9):  # within, but for rounding
+        within = np.array([[1.0, 0, shift], [0, 1, 0]])
+        assert CroppedFace(labels, CELEBAMASK_HQ, within, (100, 40)).inside is labels
+    turned = np.array([[0.0, -1, 39], [1, 0, 0]])  # a quarter; its first column lies a pixel beyond
+    cut = CroppedFace(labels, CELEBAMASK_HQ, turned, (40, 40)).inside
+    assert (cut[-1] == OUTSIDE).all()
+    assert (cut[:-1] == labels[:-1]).all()

@@ -1,12 +1,13 @@
 """Makes small wrong changes to the code, one at a time, and tells which of them the tests notice.
 
-    python -m tests.mutants [--changed] [--jobs 2] [NAME ...]
+    python -m tests.mutants [--changed] [--keep] [--jobs 2] [NAME ...]
 
 A wrong change is data, in the TOML files beside this one: the file, the text that must occur there exactly once
 (`old`), what a tired developer writes instead (`new`), what that breaks (`what`), and the tests that must fail
 (`tests`: files or test ids).  A change that no longer applies is an error, so that the list stays alive.  NAME chooses
 the changes whose file or description contains it.  `--changed` chooses those of files that differ from `checked.json`,
-which has the SHA-256 of every file when all of its changes were last caught; a run that catches them all renews it.
+which has the SHA-256 of every file when all of its changes were last caught; a run that catches them all renews it,
+but for `--keep`.
 
 Every change is made in a copy of the tree; nothing here is touched. Exit code 1 where one survived.
 """
@@ -55,13 +56,14 @@ def mutants() -> list[Mutant]:
     for path in sorted(LISTS.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["mutant"]:
             found.append(Mutant(**{**entry, "tests": tuple(entry["tests"])}))
-    wrong = [f"{mutant.file}: {mutant.what}: {why}" for mutant in found if (why := _why_not(mutant))]
+    wrong = [f"{mutant.file}: {mutant.what}: {why}" for mutant in found if (why := problem(mutant))]
     if wrong:
         raise ValueError("wrong changes that do not apply:\n" + "\n".join(wrong))
     return found
 
 
-def _why_not(mutant: Mutant) -> str | None:
+def problem(mutant: Mutant) -> str | None:
+    """Why the change cannot be made and tried, None where it can."""
     path = ROOT / mutant.file
     if not path.is_file():
         return "there is no such file"
@@ -69,8 +71,10 @@ def _why_not(mutant: Mutant) -> str | None:
         return f"the old text occurs {times} times"
     if mutant.old == mutant.new:
         return "old and new are the same"
+    if not mutant.tests:
+        return "it names no tests"
     missing = [test for test in mutant.tests if not _exists(test)]
-    return f"there is no {', '.join(missing)}" if missing or not mutant.tests else None
+    return f"there is no {', '.join(missing)}" if missing else None
 
 
 def _exists(test: str) -> bool:
@@ -147,6 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="only changes whose file or description contains it")
     parser.add_argument("--changed", action="store_true", help="only changes of files that differ from checked.json")
+    parser.add_argument("--keep", action="store_true", help="leave checked.json as it is")
     parser.add_argument("--jobs", type=int, default=2, help="how many run at once (default: %(default)s)")
     options = parser.parse_args()
     found = mutants()
@@ -155,7 +160,7 @@ def main() -> int:
         chosen = [mutant for mutant in chosen if any(name in mutant.file + mutant.what for name in options.names)]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         survived = _run(Trees(Path(folder), options.jobs), chosen, options.jobs)
-    if not survived and not options.names:
+    if not survived and not options.names and not options.keep:
         CHECKED.write_text(
             json.dumps({file: _sha256(file) for file in sorted({m.file for m in found})}, indent=1) + "\n"
         )

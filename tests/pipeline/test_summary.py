@@ -12,7 +12,7 @@ def test_images_and_faces_are_counted_apart() -> None:
         "10 images: 9 with faces, 1 without; 14 faces",
         "  also in the input: 2 .md files",
         "  this run: 10 images in 4 s, 2.5 images/s",
-        "  statistics in out/stats, masks in out/masks (Parquet)",
+        "  in out: stats, shapes and masks (Parquet)",
         "next: segface-batch query out \"select * from stats where status = 'ok' limit 5\"",
         "      segface-batch show out IMAGE_ID",
     ]

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from segface_batch import catalog, storage
 from segface_batch.images import masks
+from segface_batch.images.confidence import Confidence
 from segface_batch.images.crop import Crop, crop_faces
 from segface_batch.images.masks import OUTSIDE, paste
 from segface_batch.job import Job
@@ -59,7 +60,25 @@ class Large(stand_in.Quick):
     checkpoint = catalog.find(CHECKPOINT)
 
 
-PAINTED, LARGE = (f"{__name__}:{name}" for name in ("Painted", "Large"))
+class Sure(Painted):
+    """Is sure of all, and by the grey of a pixel of that one."""
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        labels = super().parse(pixels).labels
+        ones = np.ones(len(self.checkpoint.dataset.classes))
+        told = [Confidence(0.75 * ones, 0.5 * ones, 0.7, 12, 0.1, image.max(axis=-1) // 2) for image in pixels]
+        return Parsed(labels, told)
+
+
+class Unsure(Sure):
+    """Tells more than it was asked."""
+
+    def parse(self, pixels: np.ndarray, landmarks: np.ndarray | None = None) -> Parsed:
+        parsed = super().parse(pixels)
+        return Parsed(parsed.labels, [*(parsed.confidence or ())] * 2)
+
+
+PAINTED, LARGE, SURE = (f"{__name__}:{name}" for name in ("Painted", "Large", "Sure"))
 
 
 class Planned:
@@ -176,6 +195,60 @@ def test_a_mask_as_parsed_has_the_area_that_its_transform_says(placements) -> No
             whole += 1
             assert row["px_l_eye"] * abs(a * e - b * d) == pytest.approx((truth == L_EYE).sum(), rel=0.01)
     assert whole > 10
+
+
+@pytest.mark.parametrize("space", ["crop", "image"])
+def test_measures_are_of_the_photograph_whatever_the_turn_and_the_space_of_the_mask(
+    placements: tuple[Path, list[dict[str, Any]], list[np.ndarray]], space: str
+) -> None:
+    folder, images, truths = placements
+    found = rows(folder, images, faces="given", network=PAINTED, mask_space=space)
+    seen = 0
+    for row, truth in zip(found, truths, strict=True):
+        left, right = np.reshape(row["points"], (5, 2))[:2]
+        across = right - left
+        whole = np.pi * (0.3 * np.hypot(*across)) ** 2  # an eye that is within the image
+        if any((truth == eye).sum() < 0.98 * whole for eye in (L_EYE, R_EYE)):
+            continue
+        seen += 1
+        assert row["eye_dist"] == pytest.approx(np.hypot(*across), rel=0.02)
+        turn = np.degrees(np.arctan2(across[1], across[0]))
+        assert abs((row["roll"] - turn + 180) % 360 - 180) < 1.5
+        x, y = (left + right) / 2
+        assert row["margin_left"] * row["eye_dist"] == pytest.approx(x, abs=2)
+        assert row["margin_right"] * row["eye_dist"] == pytest.approx(WIDTH - x, abs=2)
+        assert row["margin_above"] / (row["margin_above"] + row["margin_below"]) == pytest.approx(y / HEIGHT, abs=0.01)
+        assert row["swapped"] == 0
+    assert seen > 3
+
+
+@pytest.mark.parametrize("space", ["crop", "image"])
+def test_what_a_network_tells_of_itself_is_stored_unless_that_is_not_wanted(
+    placements: tuple[Path, list[dict[str, Any]], list[np.ndarray]], space: str
+) -> None:
+    folder, images, _ = placements
+    settings: dict[str, Any] = {"faces": "given", "mask_space": space}
+    (row, *_) = rows(folder, images[:1], network=SURE, confidence_map=True, **settings)
+    assert [row[name] for name in ("confidence", "low_px", "conf_hair", "margin_skin")] == [
+        pytest.approx(0.7), 12, 0.75, 0.5,
+    ]  # fmt: skip
+    margins, mask = (masks.decode(row[name]["bytes"]) for name in ("margin", "mask"))
+    assert margins.shape == mask.shape
+    assert np.median(margins[mask == SKIN]) == 127  # half of its red: it follows the image, wherever that lies
+    assert np.median(margins[mask == 0]) == 0
+    (other, *_) = rows(folder, images[:1], network=SURE, confidence=False, **settings)
+    changed = {name for name in row if other[name] != row[name]}
+    classes = catalog.CELEBAMASK_HQ.class_names
+    assert changed == {"confidence", "low_px", "entropy", "margin"} | {
+        f"{each}_{name}" for each in ("conf", "margin") for name in classes
+    }
+    assert {other[name] for name in changed} == {None}
+
+
+def test_as_many_confidences_as_masks_are_told(tmp_path: Path) -> None:
+    planned = Planned(tmp_path, [{"uri": str(sorted(PORTRAITS.glob("*.jpg"))[0])}], network=f"{__name__}:Unsure")
+    (report,) = planned.reports()
+    assert report["fatal"].endswith("there are 2 confidences for 1 masks; give each one")
 
 
 def test_a_whole_image_in_its_own_space_is_all_of_it(tmp_path: Path) -> None:
