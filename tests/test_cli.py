@@ -16,7 +16,7 @@ import pytest
 
 from segface_batch import catalog, cli
 from segface_batch.command_line import command_line
-from segface_batch.job import Job, flag
+from segface_batch.job import LABELS, Job, flag
 from segface_batch.storage import configure, options
 from tests.conftest import PORTRAITS
 
@@ -52,6 +52,8 @@ def test_help_answers_at_once(command: Command, arguments: tuple[str, ...]) -> N
 def test_the_help_of_annotate_shows_every_setting_its_default_and_its_choices(command: Command) -> None:
     text = " ".join(command("annotate", "--help", COLUMNS="200").stdout.split())
     for each in dataclasses.fields(Job):
+        if each.metadata.get("group") == LABELS:  # of measure
+            continue
         assert each.metadata["help"] in text, each.name
         if "group" not in each.metadata:
             continue

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from segface_batch import Job
-from segface_batch.command_line import command_line
+from segface_batch.command_line import command_line, job
 from segface_batch.output import verify
 from tests.conftest import PORTRAITS
 from tests.deploy.files import DEPLOY, PROGRAMS, ROOT, commands, run, text, yaml_of
@@ -41,8 +40,7 @@ def test_every_command_is_one_that_the_command_line_takes(words: list[str]) -> N
     chosen, unknown = command_line().parse_known_args(words)
     assert unknown == []
     if words[0] == "annotate" and "://" in words[1]:
-        chosen.input = tuple(chosen.input)  # as cli._annotate does
-        assert Job(**{name: getattr(chosen, name) for name in Job.__dataclass_fields__}).inputs == (words[1],)
+        assert job(chosen).inputs == (words[1],)
 
 
 def test_programs_have_a_command_each() -> None:

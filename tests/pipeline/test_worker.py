@@ -476,7 +476,8 @@ def test_every_setting_of_the_network_reaches_it(
     monkeypatch.chdir(tmp_path)
     made: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(segface_network, "SegFaceNetwork", lambda checkpoint, **given: made.append((checkpoint, given)))
-    settings = {"precision": "bf16", "batch_size": 5, "engine": "torch", "compile": True, **where}
+    settings = {"precision": "bf16", "batch_size": 5, "engine": "torch", "compile": True, "confidence_map": True}
+    settings |= where
     load_network(Job(str(PORTRAITS), "out", checkpoint=CHECKPOINT, **settings), Resources(1.0, 3), "0" * 64)
     of_worker = {"weights_sha256": "0" * 64, "device": "cuda", "threads": 3}
     assert made == [(CHECKPOINT, {"weights": None, "revision": None, **settings, **of_worker})]

@@ -53,6 +53,7 @@ def test_s3(s3_server: S3Server, s3_bucket: str, tmp_path: Path, capsys: pytest.
         assert capsys.readouterr().out.startswith("2 images: 2 with faces; 2 faces\n")
         assert sorted(drivers.parts(f"s3://{s3_bucket}/out")) == [
             "masks/part-00000.parquet",
+            "shapes/part-00000.parquet",
             "stats/part-00000.parquet",
         ]
     finally:
