@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from segface_batch import catalog
 from segface_batch.catalog import FaceClass
-from segface_batch.model.network import factory
+from segface_batch.images.confidence import Confidence
+from segface_batch.model.network import Parsed, factory
 from tests import stand_in
 
 #: Not a factory: it has no checkpoint.
@@ -77,3 +79,14 @@ def refusal(place: str) -> str:
     with pytest.raises(ValueError, match=r"^--network") as caught:
         factory(place)
     return str(caught.value)
+
+
+def test_each_mask_of_a_batch_has_its_own_confidence_or_none() -> None:
+    labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    told = [Confidence(np.ones(2), np.ones(2), 0.5, number, 0.1) for number in range(2)]
+    for confidence, expected in ((told, told), (None, [None, None])):
+        masks = list(Parsed(labels, confidence).masks())
+        assert [mask.tolist() for mask, _ in masks] == labels.tolist()
+        assert [each for _, each in masks] == expected
+    with pytest.raises(ValueError, match="zip"):
+        list(Parsed(labels, told[:1]).masks())
