@@ -70,7 +70,7 @@ def first_maximum(logits: Tensor) -> Tensor:
     best, *others = logits.unbind(1)
     labels = torch.zeros_like(best)
     for label, each in enumerate(others, 1):
-        labels = torch.where(each > best, torch.full_like(labels, label), labels)
+        labels = torch.maximum(labels, label * (each - best).sign().relu())
         best = torch.maximum(best, each)
     return labels.to(torch.uint8)
 
