@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from segface_batch import catalog
 from segface_batch.catalog import FaceClass
-from segface_batch.model.network import factory
+from segface_batch.images.confidence import Confidence
+from segface_batch.model.network import Parsed, factory
 from tests import stand_in
 
 #: Not a factory: it has no checkpoint.
@@ -71,6 +73,16 @@ def test_a_class_table_that_makes_no_masks_or_columns_is_refused(name: str) -> N
         f"--network {__name__}:{name}: give its class table 2 to 255 classes, whose names differ in more than upper "
         "and lower case"
     )
+
+
+def test_each_mask_comes_with_its_confidence_or_none() -> None:
+    labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    told = [Confidence(np.ones(2), np.ones(2), each, 0, 0) for each in (0.25, 0.5)]
+    with_told, without = ([*Parsed(labels, given).masks()] for given in (told, None))
+    assert [(mask.tolist(), each) for mask, each in with_told] == list(zip(labels.tolist(), told, strict=True))
+    assert [(mask.tolist(), each) for mask, each in without] == [(mask, None) for mask in labels.tolist()]
+    with pytest.raises(ValueError, match="shorter"):
+        list(Parsed(labels, told[:1]).masks())
 
 
 def refusal(place: str) -> str:
