@@ -41,11 +41,13 @@ _TABLES = "the tables are stats, shapes and masks, the views faces and common"
 #: How DuckDB's functions begin that read files.  What they may read is limited besides (`_show`).
 _READERS = ("read_", "parquet_", "glob", "sniff_")
 
+_WORD = re.compile(r"\w+")
+
 #: Rows of a batch: 50 MB of masks.
 _BATCH_ROWS = 8192
 
 #: A job may be running on the same machine; it keeps the other cores.
-_THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(4, os.cpu_count() or 1)
 
 #: Characters of a table's cell; longer ones lose their middle.
 _CELL = 60
@@ -84,17 +86,27 @@ def query(out: str, sql: str, *, timeout: float | None = None, memory_limit: str
         connection = _connection(memory_limit)
     except duckdb.Error as error:
         raise ValueError(f"memory limit '{memory_limit}': {_reason(error, memory_limit)}") from error
-    _show(connection, output)
+    _show(connection, output, sql)
     statement = step(lambda: _only_select(connection, sql))
     rows = step(lambda: connection.sql(statement).to_arrow_reader(_BATCH_ROWS))
 
     def batches() -> Iterator[pa.RecordBatch]:
         with contextlib.closing(connection):
-            while (batch := step(lambda: next(rows, None))) is not None:
-                yield batch
+            while found := step(lambda: _some(rows)):
+                yield from found
 
     metadata = schema.metadata(output.run)
     return pa.RecordBatchReader.from_batches(rows.schema.with_metadata(metadata), batches())
+
+
+def _some(rows: pa.RecordBatchReader) -> list[pa.RecordBatch]:
+    """The next batches, none at the end.  A filter gives one for every row group, however small, and each call of
+    `_interruptible` waits for a thread."""
+    found, count = [], 0
+    while count < _BATCH_ROWS and (batch := next(rows, None)) is not None:
+        found.append(batch)
+        count += batch.num_rows
+    return found
 
 
 def _connection(memory_limit: str) -> duckdb.DuckDBPyConnection:
@@ -106,27 +118,43 @@ def _connection(memory_limit: str) -> duckdb.DuckDBPyConnection:
             "autoinstall_known_extensions": False,
             "temp_directory": "",  # nothing is spilled into the folder one happens to be in
             "memory_limit": memory_limit,
-            "threads": _THREADS,
+            "threads": THREADS,
         },
     )
 
 
-def _show(connection: duckdb.DuckDBPyConnection, output: Output) -> None:
-    """Let the connection see the output, and nothing else from now on."""
+def _show(connection: duckdb.DuckDBPyConnection, output: Output, sql: str) -> None:
+    """Let the connection see what of the output the statement names, and nothing else from now on."""
     # DuckDB takes *, ? and [ in a path for a pattern.
     is_plain = isinstance(output.filesystem, pafs.LocalFileSystem) and not set("*?[") & set(output.root)
-    files = {table: output.files(table) for table in schema.TABLES}
+    selects = dict.fromkeys(schema.TABLES, "") | views(output.dataset, output.stats_schema)
+    named = _named(sql, selects)
+    files = {table: output.files(table) for table in schema.TABLES if table in named}
     if is_plain:
         connection.execute(f"SET allowed_paths = {_list([file for each in files.values() for file in each])}")
     connection.execute("SET enable_external_access = false")
-    for table in schema.TABLES:
-        if is_plain:
-            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet({_list(files[table])})")
+    for name in named:
+        if name in files and not is_plain:
+            connection.register(name, getattr(output, name))
         else:
-            connection.register(table, getattr(output, table))
-    for view, select in views(output.dataset, output.stats_schema).items():
-        connection.execute(f"CREATE VIEW {view} AS {select}")
+            select = selects[name] or f"SELECT * FROM read_parquet({_list(files[name])})"
+            connection.execute(f"CREATE VIEW {name} AS {select}")
     connection.execute("SET lock_configuration = true")
+
+
+def _named(sql: str, selects: dict[str, str]) -> list[str]:
+    """The tables and views whose names are words of a statement, with those that they select from before them; all
+    where it names none, since it may ask what there is.
+
+    DuckDB opens files and binds columns to make a view, which for `common` takes a tenth of the time of a question to
+    a million rows (pipelines/benchmarks/queries.py).
+    """
+    words, named = set(_WORD.findall(sql.lower())), []
+    for name in reversed(selects):
+        if name in words:
+            named.insert(0, name)
+            words.update(_WORD.findall(selects[name]))
+    return named or [*selects]
 
 
 def _list(texts: Iterable[str]) -> str:

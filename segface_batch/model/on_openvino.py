@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
@@ -22,6 +22,9 @@ from segface_batch.catalog import Checkpoint
 from segface_batch.images import confidence
 from segface_batch.model import weights
 from segface_batch.model.network import Parsed
+
+if TYPE_CHECKING:
+    from segface_batch.model.fused import FusedSegFace
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +43,7 @@ class OpenvinoEngine:
         self.resolution, self.n_classes = checkpoint.resolution, len(checkpoint.dataset.classes)
         self.confidence_map = confidence_map
         core = openvino.Core()
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # else all actors of a machine are pinned to its first cores
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        compiled = core.compile_model(_graph(core, checkpoint, path), "CPU", settings)
-        if compiled.get_property("INFERENCE_PRECISION_HINT") != _PRECISIONS[precision]:
-            log.warning("this CPU has no instructions for bfloat16: OpenVINO computes in float32")
-        self.request = compiled.create_infer_request()
+        self.request = compiled(core, _graph(core, checkpoint, path), precision, threads).create_infer_request()
 
     def start(self, pixels: np.ndarray, landmarks: np.ndarray | None) -> Callable[[], Parsed]:
         """(B, R, R, 3) uint8 RGB and LaPa's landmarks (B, 5, 2) -> a function that gives the result.
@@ -72,18 +65,33 @@ class OpenvinoEngine:
         return lambda: Parsed(labels, told)
 
 
+def compiled(core: openvino.Core, graph: openvino.Model, precision: str, threads: int | None) -> openvino.CompiledModel:
+    """The graph as the CPU runs it."""
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # else all actors of a machine are pinned to its first cores
+    }
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    network = core.compile_model(graph, "CPU", settings)
+    if network.get_property("INFERENCE_PRECISION_HINT") != _PRECISIONS[precision]:
+        log.warning("this CPU has no instructions for bfloat16: OpenVINO computes in float32")
+    return network
+
+
 def _graph(core: openvino.Core, checkpoint: Checkpoint, path: Path) -> openvino.Model:
     """One image (1, R, R, 3) uint8, and LaPa's grids -> labels and scores as of `FusedSegFace`."""
     graph = None
     try:
         target = weights.cache_folder() / "openvino" / f"{checkpoint.name}-{_identity(checkpoint, path)}"
         if not target.is_dir():
-            graph = convert(checkpoint, path)
+            graph = _converted(checkpoint, path)
             _keep(graph, target)
     except OSError as error:
         log.warning("the converted network cannot be kept: %s", error)
         with tempfile.TemporaryDirectory() as folder:
-            _keep(graph or convert(checkpoint, path), Path(folder) / "network")
+            _keep(graph or _converted(checkpoint, path), Path(folder) / "network")
             return core.read_model(Path(folder) / "network" / "network.xml")
     # Read again even by the process that converted it: the graph in memory gives other last bits than the one on disk.
     return core.read_model(target / "network.xml")
@@ -110,7 +118,13 @@ def _keep(graph: openvino.Model, target: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def convert(checkpoint: Checkpoint, path: Path) -> openvino.Model:
+def _converted(checkpoint: Checkpoint, path: Path) -> openvino.Model:
+    from segface_batch.model.fused import FusedSegFace
+
+    return convert(FusedSegFace(weights.load(checkpoint, path), checkpoint.resolution, split=False), checkpoint)
+
+
+def convert(network: FusedSegFace, checkpoint: Checkpoint) -> openvino.Model:
     """The torch network as a graph of OpenVINO."""
     import warnings
 
@@ -120,10 +134,7 @@ def convert(checkpoint: Checkpoint, path: Path) -> openvino.Model:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    from segface_batch.model.fused import FusedSegFace
-
     side = checkpoint.resolution
-    network = FusedSegFace(weights.load(checkpoint, path), side, split=False).eval()
     example = [torch.zeros(1, side, side, 3, dtype=torch.uint8)]
     if checkpoint.dataset.landmarks == "five":
         example += [torch.zeros(1, side, side, 2)] * 2
@@ -131,7 +142,7 @@ def convert(checkpoint: Checkpoint, path: Path) -> openvino.Model:
         # It warns that shapes become constants, which they are, and that torch.jit is deprecated; OpenVINO's front end
         # needs it.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, tuple(example), check_trace=False)
+        traced = torch.jit.trace(network.eval(), tuple(example), check_trace=False)
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced, example_input=tuple(example))
         graph = frontend.convert(frontend.load(decoder))

@@ -275,6 +275,24 @@ def test_a_hostile_statement_is_refused_in_one_line(out: Path, tmp_path: Path, s
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select count(*) as n from FACES",
+        'with x as (from "Common") select count(*) as n from x',
+        "select count(*) as n from query_table('faces') where face in (select face from masks)",
+        "select count(n_faces) as n from stats",
+    ],
+)
+def test_whatever_a_statement_names_is_there(out: Path, sql: str) -> None:
+    assert query(str(out), sql).read_all().to_pylist() == [{"n": 5}]
+
+
+@pytest.mark.parametrize("sql", ["show tables", "select table_name from information_schema.tables order by all"])
+def test_a_statement_can_ask_what_there_is(out: Path, sql: str) -> None:
+    assert query(str(out), sql).read_all()[0].to_pylist() == ["common", "faces", "masks", "shapes", "stats"]
+
+
 def test_a_python_variable_is_no_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two settings forbid it, and each is enough: that against files, and that against variables."""
     monkeypatch.setattr(queries, "SECRET", SECRET, raising=False)  # where DuckDB looks for it

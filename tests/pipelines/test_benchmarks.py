@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.benchmarks import measures
+from pipelines.benchmarks import confidence, corpus, measures, queries
 from pipelines.benchmarks.rounds import paired, side_by_side, timed
 from segface_batch import catalog
+from segface_batch.model import weights
+from segface_batch.output import schema
+from segface_batch.output.reader import open_output
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "benchmarks"
 
@@ -92,3 +95,38 @@ def test_correlations_leave_nulls_out_and_spearman_goes_by_ranks() -> None:
 
 def test_the_area_under_the_curve_counts_ties_half() -> None:
     assert measures.auc(np.array([1, 2, 2, 3], np.uint8), np.array([False, False, True, True])) == 3.5 / 4
+
+
+def test_questions_to_a_made_output_have_the_same_answer_from_query_and_duckdb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries.write(tmp_path / "out-300", 300, part_rows=128)
+    queries.main("300", "1", str(tmp_path))
+    told = capsys.readouterr().out.splitlines()
+    starts = ["stats: ", "shapes: ", "masks: ", "stats, ", "faces, ", "common, ", "segface-batch query "]
+    assert [start for line, start in zip(told, starts, strict=True) if line.startswith(start)] == starts
+
+
+def test_made_rows_have_the_schema_of_an_output_and_statistics_that_fit_together(tmp_path: Path) -> None:
+    queries.write(tmp_path, 300, part_rows=128)
+    output = open_output(str(tmp_path))
+    assert output.parts == tuple(f"part-{number:05d}.parquet" for number in range(3))
+    stats = output.stats.to_table()
+    assert stats.schema.equals(schema.stats_schema(queries.DATASET))
+    assert set(stats["status"].to_pylist()) == {schema.OK, schema.NO_FACE, schema.ERROR}
+    for row in stats.to_pylist():
+        assert row["uri"].endswith(f"/{row['unit'] * 64 + row['seq']}.jpg")
+        if row["status"] == schema.OK:
+            assert row["frac_hair"] == pytest.approx(row["px_hair"] / row["mask_pixels"])
+            assert (row["conf_hat"] is None) == (row["px_hat"] == 0)
+
+
+@pytest.mark.parametrize("ways", [confidence.on_torch, confidence.on_openvino])
+def test_the_ways_to_label_differ_in_ties_at_most(ways: confidence.Ways) -> None:
+    checkpoint = catalog.find("demo-synthetic")
+    path = weights.locate(checkpoint)
+    pixels = corpus.pixels(1, checkpoint.resolution)
+    found = {way: parse(pixels) for way, parse in ways(checkpoint, path, weights.load(checkpoint, path)).items()}
+    for labels in found.values():
+        assert labels.dtype == np.uint8
+        assert (labels == found[confidence.CONFIDENCE]).mean() > 0.9999
