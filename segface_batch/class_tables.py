@@ -5,6 +5,8 @@ from __future__ import annotations
 import colorsys
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +17,52 @@ CLASS_TABLES = {"celebamask-hq": CELEBAMASK_HQ, "lapa": LAPA, "helen": HELEN}
 
 
 def class_table(table: str) -> Dataset:
-    """A class table by its name in CLASS_TABLES, or from a JSON file; ValueError or FileNotFoundError in one line.
+    """A class table by its name in CLASS_TABLES, from a JSON file, or from such a file's text; ValueError or
+    FileNotFoundError in one line.
 
-    The file has `{"0": "background", "1": "skin", ...}`, as Hugging Face's id2label.json, or a list of names or of
-    objects with `name` and maybe `meaning`, `color` and `common`, or is a run.json.
+    The JSON is `{"0": "background", "1": "skin", ...}`, as Hugging Face's id2label.json, or a list of names or of
+    objects with `name` and maybe `meaning`, `color` and `common`, or a run.json.
     """
     if table in CLASS_TABLES:
         return CLASS_TABLES[table]
+    if table.startswith(("{", "[")):
+        return _parsed(table, "classes", "the class table")
     path = Path(table)
     if path.suffix != ".json":
-        raise ValueError(
-            f"unknown class table '{table}'; choose one of {', '.join(CLASS_TABLES)}, or name a .json file"
-        )
+        known = ", ".join(CLASS_TABLES)
+        raise ValueError(f"unknown class table '{table}'; choose one of {known}, or name a .json file")
     try:
-        content = json.loads(path.read_bytes())
+        return _parsed(path.read_bytes(), path.stem, f"'{table}'")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no class table '{table}'; check the path") from None
+
+
+def as_text(table: str) -> str:
+    """A class table that `class_table` takes wherever its file is not: its name, or its text."""
+    if table in CLASS_TABLES:
+        return table
+    dataset = class_table(table)
+    return json.dumps({"dataset": dataset.name, "classes": [asdict(each) for each in dataset.classes]})
+
+
+@cache
+def _parsed(text: str | bytes, name: str, whose: str) -> Dataset:
+    try:
+        content = json.loads(text)
         entries = content.get("classes", content) if isinstance(content, dict) else content
         if isinstance(entries, dict):
             entries = [entries[str(index)] for index in range(len(entries))]
+        elif isinstance(content, dict):
+            name = str(content.get("dataset", name))
         entries = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
         classes = tuple(_face_class(index, entry) for index, entry in enumerate(entries))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no class table '{table}'; check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"'{table}' is no class table ({type(error).__name__}: {error}); give "
+            f"{whose} is no class table ({type(error).__name__}: {error}); give "
             '{"0": "background", "1": "skin"} or a list of names in the order of the ids'
         ) from None
-    dataset = Dataset(path.stem, classes, landmarks="")
-    check_classes(dataset, f"'{table}'")
+    dataset = Dataset(name, classes, landmarks="")
+    check_classes(dataset, whose)
     return dataset
 
 

@@ -80,7 +80,7 @@ class Job:
         "commit or tag of the Hugging Face repository (default: the newest)")
     network: str | None = option(None, MODEL, recorded=True, metavar="MODULE:FACTORY", help=
         "a network of your own, which brings its own checkpoint; see docs/networks.md (default: SegFace)")
-    class_table: str | None = option(None, LABELS, recorded=True, metavar="TABLE", help=
+    class_table: str | None = option(None, LABELS, recorded=False, metavar="TABLE", help=
         "whose class ids the masks have: celebamask-hq, lapa, helen, or a JSON file with the names in the order of the "
         "ids (default: the input are images)")
     device: str = option("auto", MODEL, recorded=False, choices=("auto", "cpu", "cuda"), help=

@@ -271,7 +271,6 @@ def test_what_a_resume_must_repeat(faces: Path) -> None:
     job = Job(str(faces), "out", columns=("source",), actors=(1, 2), max_faces=3, faces="detect", device="cpu")
     assert recorded(job) == {
         "input": str(faces), "checkpoint": "convnext_celeba_512", "weights_sha256": None, "network": None,
-        "class_table": None,
         "engine": "auto", "precision": "fp32", "compile": False, "confidence": True, "confidence_map": False,
         "faces": "detect", "mask_space": "crop",
         "detector": "mtcnn", "min_face": 40, "min_score": 0.95, "max_faces": 3, "decode": "exact",

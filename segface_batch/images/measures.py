@@ -223,8 +223,9 @@ class CroppedFace:
         if not self.dataset.ids("hat") or not self.dataset.ids("cloth"):
             return None
         rows, runs = math.ceil(self.shapes.height * _HEAD_ROWS), self.shapes.runs
-        covered = runs.length[self._is("hat", "cloth")[runs.label] & (runs.row < rows)].sum()
-        return float(covered) / (rows * self.shapes.width)
+        above = runs.row < rows
+        covered = runs.length[self._is("hat", "cloth")[runs.label] & above].sum()
+        return float(covered) / float(runs.length[above].sum()) if above.any() else None
 
     @property
     def hair_over_face(self) -> float | None:
@@ -265,8 +266,8 @@ class CroppedFace:
     def _covered(self, boxes: list[tuple[slice, slice]]) -> float | None:
         if not boxes:
             return None
-        covered = np.concatenate([self._is(*_COVERS)[self.inside[box]].ravel() for box in boxes])
-        return float(covered.mean())
+        labels = np.concatenate([self.inside[box].ravel() for box in boxes])
+        return float(self._is(*_COVERS)[labels[labels != masks.OUTSIDE]].mean())
 
     # Light and focus, in grey levels of ITU-R 601-2 luma.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from segface_batch import storage
-from segface_batch.class_tables import CLASS_TABLES
+from segface_batch.class_tables import as_text
 from segface_batch.job import Job
 from segface_batch.model import engine as engines, weights
 from segface_batch.pipeline.cluster import on_cluster
@@ -21,14 +21,14 @@ COMPILE_FROM = 2_000
 
 
 def located(job: Job) -> Job:
-    """The job with output, weights and file of storage options named so that workers, which may run in another folder,
-    find them; a URL each node fetches itself."""
+    """The job with output, weights, class table and file of storage options named so that workers, which may run in
+    another folder, find them; a URL each node fetches itself."""
     given, options = job.weights and storage.absolute(job.weights), job.storage_options
     if options is not None and not options.lstrip().startswith("{"):
         options = os.path.abspath(options)
     device, table = job.device, job.class_table
     if table is not None:
-        device, table = "cpu", table if table in CLASS_TABLES else os.path.abspath(table)
+        device, table = "cpu", as_text(table)
     return replace(
         job,
         output=storage.absolute(job.output),

@@ -75,6 +75,16 @@ def test_a_class_table_that_makes_no_masks_or_columns_is_refused(name: str) -> N
     )
 
 
+def test_each_mask_comes_with_its_confidence_or_none() -> None:
+    labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    told = [Confidence(np.ones(2), np.ones(2), each, 0, 0) for each in (0.25, 0.5)]
+    with_told, without = ([*Parsed(labels, given).masks()] for given in (told, None))
+    assert [(mask.tolist(), each) for mask, each in with_told] == list(zip(labels.tolist(), told, strict=True))
+    assert [(mask.tolist(), each) for mask, each in without] == [(mask, None) for mask in labels.tolist()]
+    with pytest.raises(ValueError, match="shorter"):
+        list(Parsed(labels, told[:1]).masks())
+
+
 def refusal(place: str) -> str:
     with pytest.raises(ValueError, match=r"^--network") as caught:
         factory(place)

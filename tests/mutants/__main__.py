@@ -1,14 +1,15 @@
 """Makes small wrong changes to the code, one at a time, and tells which of them the tests notice.
 
-    python -m tests.mutants [--changed] [--keep] [--jobs 2] [NAME ...]
+    python -m tests.mutants [--changed] [--keep] [--tested] [--jobs 2] [NAME ...]
 
 A wrong change is data, in the TOML files beside this one: the file, the text that must occur there exactly once
 (`old`), what a tired developer writes instead (`new`), what that breaks (`what`), and the tests that must fail
 (`tests`: files or test ids).  A change that no longer applies is an error, so that the list stays alive.  NAME chooses
 the changes whose file or description contains it.  `--changed` chooses those of files that differ from `checked.json`,
-which has the SHA-256 of every file when all of its changes were last caught; a run that catches them all renews it,
-but for `--keep`.
+which has the SHA-256 of every file, with its wrong changes, when all of them were last caught; a run that catches them
+all renews it, but for `--keep`.
 
+First the tests must pass on the unchanged tree; `--tested` says that they did just now, and saves that time.
 Every change is made in a copy of the tree; nothing here is touched. Exit code 1 where one survived.
 """
 
@@ -102,7 +103,7 @@ class Trees:
             if mutant:
                 mutant.apply(tree)
                 self._touch(tree / mutant.file)
-            return _outcome_of_tests(tree, tests), time.perf_counter() - began
+            return _outcome_of_tests(tree, tests, SECONDS_AT_MOST if mutant else None), time.perf_counter() - began
         finally:
             if mutant:
                 shutil.copyfile(ROOT / mutant.file, tree / mutant.file)
@@ -115,7 +116,7 @@ class Trees:
         os.utime(path, (self._clock, self._clock))
 
 
-def _outcome_of_tests(tree: Path, tests: tuple[str, ...]) -> str:
+def _outcome_of_tests(tree: Path, tests: tuple[str, ...], seconds: float | None) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-m", "not long"]
     with tempfile.TemporaryDirectory() as scratch:
         process = subprocess.Popen(
@@ -128,7 +129,7 @@ def _outcome_of_tests(tree: Path, tests: tuple[str, ...]) -> str:
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(timeout=SECONDS_AT_MOST)
+            said, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.communicate()
@@ -140,11 +141,16 @@ def _outcome_of_tests(tree: Path, tests: tuple[str, ...]) -> str:
 
 def _changed(found: list[Mutant]) -> list[Mutant]:
     known = json.loads(CHECKED.read_text()) if CHECKED.exists() else {}
-    return [mutant for mutant in found if known.get(mutant.file) != _sha256(mutant.file)]
+    now = states(found)
+    return [mutant for mutant in found if known.get(mutant.file) != now[mutant.file]]
 
 
-def _sha256(file: str) -> str:
-    return hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
+def states(found: list[Mutant]) -> dict[str, str]:
+    """By file, the SHA-256 of its content and of all changes to it."""
+    hashes = {file: hashlib.sha256((ROOT / file).read_bytes()) for file in sorted({mutant.file for mutant in found})}
+    for mutant in found:
+        hashes[mutant.file].update(repr(mutant).encode())
+    return {file: state.hexdigest() for file, state in hashes.items()}
 
 
 def main() -> int:
@@ -152,6 +158,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="only changes whose file or description contains it")
     parser.add_argument("--changed", action="store_true", help="only changes of files that differ from checked.json")
     parser.add_argument("--keep", action="store_true", help="leave checked.json as it is")
+    parser.add_argument("--tested", action="store_true", help="the tests passed just now on the unchanged tree")
     parser.add_argument("--jobs", type=int, default=2, help="how many run at once (default: %(default)s)")
     options = parser.parse_args()
     found = mutants()
@@ -159,19 +166,24 @@ def main() -> int:
     if options.names:
         chosen = [mutant for mutant in chosen if any(name in mutant.file + mutant.what for name in options.names)]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        survived = _run(Trees(Path(folder), options.jobs), chosen, options.jobs)
+        trees = Trees(Path(folder), options.jobs)
+        if chosen and not options.tested:
+            _refuse_broken(trees, tuple(sorted({test for mutant in chosen for test in mutant.tests})))
+        survived = _run(trees, chosen, options.jobs)
     if not survived and not options.names and not options.keep:
-        CHECKED.write_text(
-            json.dumps({file: _sha256(file) for file in sorted({m.file for m in found})}, indent=1) + "\n"
-        )
+        CHECKED.write_text(json.dumps(states(found), indent=1) + "\n")
     return 1 if survived else 0
 
 
+def _refuse_broken(trees: Trees, tests: tuple[str, ...]) -> None:
+    """SystemExit where the tests fail without any change."""
+    outcome, _ = trees.outcome(tests)
+    if outcome != "survived":
+        sys.exit(f"the tests fail on the unchanged tree ({outcome}); nothing can be said: pytest {' '.join(tests)}")
+
+
 def _run(trees: Trees, chosen: list[Mutant], jobs: int) -> int:
-    """How many survived; SystemExit where the tests fail without any change."""
-    tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
-    if tests and (before := trees.outcome(tests)[0]) != "survived":
-        sys.exit(f"the tests fail on the unchanged tree ({before}); nothing can be said: pytest {' '.join(tests)}")
+    """How many survived."""
     survived = 0
     with concurrent.futures.ThreadPoolExecutor(jobs) as threads:
         outcomes = threads.map(lambda mutant: trees.outcome(mutant.tests, mutant), chosen)
