@@ -293,6 +293,15 @@ def test_a_statement_can_ask_what_there_is(out: Path, sql: str) -> None:
     assert query(str(out), sql).read_all()[0].to_pylist() == ["common", "faces", "masks", "shapes", "stats"]
 
 
+def test_files_are_closed_to_sql_also_where_no_function_for_them_is_known(out: Path) -> None:
+    """The names of such functions are refused besides; DuckDB may get more of them."""
+    settings = ("enable_external_access", "lock_configuration", "autoload_known_extensions")
+    columns = ", ".join(f"current_setting('{name}') as {name}" for name in settings)
+    assert query(str(out), f"select {columns}").read_all().to_pylist() == [
+        dict(zip(settings, (False, True, False), strict=True))
+    ]
+
+
 def test_a_python_variable_is_no_table(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two settings forbid it, and each is enough: that against files, and that against variables."""
     monkeypatch.setattr(queries, "SECRET", SECRET, raising=False)  # where DuckDB looks for it
