@@ -22,7 +22,7 @@ import pytest
 import ray
 
 from segface_batch import annotate, storage
-from segface_batch.output import lease
+from segface_batch.output import lease, schema
 from segface_batch.output.verify import verify
 from segface_batch.progress import Silence
 from segface_batch.storage import failpoint
@@ -233,7 +233,7 @@ def test_new_images_become_parts_of_their_own(source: Path, whole: dict[str, byt
     assert (summary.parsed, summary.images) == (20, 60)
     after = drivers.parts(out)
     assert {name: after[name] for name in before} == before
-    assert sorted(set(after) - set(before)) == ["masks/part-00002.parquet", "stats/part-00002.parquet"]
+    assert sorted(set(after) - set(before)) == [f"{table}/part-00002.parquet" for table in sorted(schema.TABLES)]
     assert verify(str(out)).complete
     assert annotate(drivers.job(folder, out, new=True)).parsed == 0
     assert drivers.parts(out) == after
