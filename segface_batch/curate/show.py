@@ -92,6 +92,7 @@ def draw(output: Output, faces: Sequence[OutputFace], image: Image.Image, side: 
         under = labels[top : top + len(pasted), left : left + pasted.shape[1]]
         is_painted = (pasted != BACKGROUND) & (pasted != masks.OUTSIDE)
         under[is_painted] = pasted[is_painted]
+    counts[masks.OUTSIDE] = 0  # pixels to be ignored, of `measure`
     overlay = _overlay(np.asarray(small), labels, output.classes)
     for face in faces:
         if face.row["points"] is not None:
@@ -151,7 +152,7 @@ def _overlay(image: np.ndarray, labels: np.ndarray, classes: Sequence[FaceClass]
 
 def _legend(counts: np.ndarray, classes: Sequence[FaceClass]) -> list[Entry]:
     """Name, share of the mask and colour (None: not painted) of every class in it, the largest first."""
-    shares = counts / counts.sum()
+    shares = counts / max(1, counts.sum())
     order = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
     return [
         (
@@ -167,8 +168,8 @@ def _page(image: Image.Image, overlay: Image.Image, legend: list[Entry]) -> Imag
     """Image, overlay and legend from left to right on white."""
     font = ImageFont.load_default(_TEXT_PIXELS)
     line = _TEXT_PIXELS + 8
-    names = max(font.getlength(name) for name, _, _ in legend)
-    shares = max(font.getlength(share) for _, share, _ in legend)
+    names = max((font.getlength(name) for name, _, _ in legend), default=0)
+    shares = max((font.getlength(share) for _, share, _ in legend), default=0)
     left = 2 * image.width + 3 * _MARGIN
     share_right = left + _TEXT_PIXELS + 8 + names + 2 * _MARGIN + shares
     height = max(image.height, line * len(legend)) + 2 * _MARGIN

@@ -10,6 +10,7 @@ from PIL import Image
 
 from segface_batch.catalog import LAPA
 from segface_batch.curate.show import OPACITY, SIDE, draw, file_name, show
+from segface_batch.images.masks import OUTSIDE
 from segface_batch.output.reader import open_output
 from tests.curate import small_output
 from tests.curate.small_output import FACE
@@ -234,3 +235,18 @@ def test_the_file_of_a_long_name_is_cut_and_unlike_others() -> None:
     for name in names:
         assert name.startswith("ü" * 113 + "-")
         assert len(name.encode()) <= 255
+
+
+@pytest.mark.parametrize("ignored", [3, 8])
+def test_pixels_to_be_ignored_are_not_painted_and_not_in_the_legend(tmp_path: Path, ignored: int) -> None:
+    """Labels of a data set have such pixels, some even nothing else."""
+    labels = small_output.SECOND.copy()
+    labels[:ignored] = OUTSIDE
+    image = small_output.write_image(tmp_path / "a.png")
+    small_output.write_part(tmp_path / "out", 0, [small_output.row("a.png", image, 0, labels)])
+    pixels = np.asarray(Image.open(show(str(tmp_path / "out"), "a.png", tmp_path / "shown.png")))
+    photograph, overlay = (pixels[MARGIN:, left : left + SIDE] for left in (MARGIN, 2 * MARGIN + SIDE))
+    height = SIDE // 2
+    assert np.array_equal(overlay[: height * ignored // 8 - 1], photograph[: height * ignored // 8 - 1])
+    painted = (overlay[:height] != photograph[:height]).any()
+    assert painted == (ignored < 8)
